@@ -1,0 +1,101 @@
+"""The settings of this process, read once from the environment. `os.environ` appears nowhere else.
+
+`config` is what distgrad's own DISTGRAD_* variables say; `launcher()` is what mpirun, srun and
+their kin said about this process before MPI starts; `child_environment()` is for starting others.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+__all__ = ["Config", "Launcher", "child_environment", "config", "launcher", "preset"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """What DISTGRAD_* variables set; each field's variable is its name in capitals.
+
+    soft_timeout, hard_timeout: seconds a rank waits before it names who is missing, and before
+        the job is aborted.
+    bucket_bytes: the size of a gradient bucket.
+    transport: 'auto', 'shared' or 'mpi', how ranks of one node exchange gradients.
+    mpi: 'openmpi' or 'mpich', which library the launch scripts install.
+    traceback: 'framed' or 'plain', how an exception that ends a rank is shown.
+    """
+
+    soft_timeout: float = 30.0
+    hard_timeout: float = 60.0
+    bucket_bytes: int = 4 << 20
+    transport: str = "auto"
+    mpi: str = "openmpi"
+    traceback: str = "framed"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Config:
+        """Read every field; a value of the wrong kind raises ValueError and names its variable."""
+        found: dict[str, Any] = {}
+        for field in fields(cls):
+            name = f"DISTGRAD_{field.name.upper()}"
+            text = environment.get(name)
+            if text is None:
+                continue
+            kind = type(field.default)
+            try:
+                found[field.name] = kind(text)
+            except ValueError:
+                raise ValueError(f"{name}={text!r} is not a valid {kind.__name__}") from None
+        return cls(**found)
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """What a launcher told this process. size is None where the launcher does not say it."""
+
+    name: str
+    rank: int | None
+    size: int | None
+    local_rank: int | None
+
+
+# (name, rank, size, local rank): the variables by which each launcher makes itself known.
+_LAUNCHERS = (
+    ("Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ("PALS", "PALS_RANKID", "PALS_SIZE", "PALS_LOCAL_RANKID"),
+    ("Hydra", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
+    ("Flux", "FLUX_TASK_RANK", "FLUX_JOB_SIZE", "FLUX_TASK_LOCAL_ID"),
+    ("Slurm", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+    ("PMIx", "PMIX_RANK", "PMIX_SIZE", "PMIX_LOCAL_RANK"),
+)
+
+
+def launcher(environment: Mapping[str, str] | None = None) -> Launcher | None:
+    """The launcher that started this process, or None when a person or a plain shell did.
+
+    A Slurm batch script's own shell has SLURM_PROCID without a step: only a step counts.
+    """
+    env = os.environ if environment is None else environment
+    for name, rank, size, local in _LAUNCHERS:
+        if rank not in env or (name == "Slurm" and "SLURM_STEP_ID" not in env):
+            continue
+        return Launcher(name, _int(env.get(rank)), _int(env.get(size)), _int(env.get(local)))
+    return None
+
+
+def _int(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdigit() else None
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """A copy of this process's environment with `extra` added, for a process to be started."""
+    return {**os.environ, **extra}
+
+
+def preset(name: str, value: str) -> None:
+    """Set a variable for a library that is about to be loaded, unless the user has set it."""
+    os.environ.setdefault(name, value)
+
+
+config = Config.from_environment(os.environ)
