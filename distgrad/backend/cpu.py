@@ -1,0 +1,40 @@
+"""The host as a device: numpy arrays. The only backend that every installation has."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .base import Backend, Device, register
+
+__all__ = ["CPU", "cpu"]
+
+
+class CPU(Backend):
+    """numpy's namespace over host memory; both copies are the array itself."""
+
+    name = "cpu"
+    xp = np
+    array_type = np.ndarray
+    scalar_types = (np.generic,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.device = Device("cpu")
+
+    @property
+    def special(self) -> ModuleType:
+        import scipy.special  # imported when first needed: it would double the time of `import distgrad`
+
+        return scipy.special
+
+    def from_host(self, array: Any) -> np.ndarray:
+        return np.asarray(array)
+
+    def to_host(self, array: np.ndarray) -> np.ndarray:
+        return array
+
+
+cpu = register(CPU())

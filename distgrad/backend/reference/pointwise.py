@@ -1,0 +1,35 @@
+"""Activations that are more than one call of xp."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..base import of
+from ._register import kernel
+
+__all__ = ["gelu", "gelu_tanh", "log_sigmoid", "silu"]
+
+
+@kernel
+def silu(xp: Any, x: Any) -> Any:
+    """x * sigmoid(x)."""
+    return x * of(x).special.expit(x)
+
+
+@kernel
+def log_sigmoid(xp: Any, x: Any) -> Any:
+    """log(sigmoid(x)) = min(x, 0) - log1p(exp(-|x|)): the exponent is never positive."""
+    return xp.minimum(x, 0) - xp.log1p(xp.exp(-xp.abs(x)))
+
+
+@kernel
+def gelu(xp: Any, x: Any) -> Any:
+    """x times the cdf of the normal distribution at x."""
+    return x * (0.5 * (1 + of(x).special.erf(x * math.sqrt(0.5))))
+
+
+@kernel
+def gelu_tanh(xp: Any, x: Any) -> Any:
+    """The tanh approximation of gelu (Hendrycks and Gimpel, 2016)."""
+    return 0.5 * x * (1 + xp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))

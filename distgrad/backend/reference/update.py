@@ -1,0 +1,117 @@
+"""The update of parameters, in place over flat arrays, in pieces small enough that temporaries stay in cache.
+
+`factor` multiplies each gradient as it is read: a clip that is still to be applied costs no pass.
+Optimizers decide about groups and steps; here are only arrays and numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from ._register import kernel
+
+__all__ = ["GRID", "PIECE", "adam_", "scale_", "sgd_", "sumsq"]
+
+GRID = 4096       # elements of a block whose sum of squares is one number, wherever slices are cut
+PIECE = 4 * GRID  # elements worked on at a time
+
+
+def _pieces(size: int) -> Iterator[slice]:
+    for start in range(0, size, PIECE):
+        yield slice(start, min(start + PIECE, size))
+
+
+@kernel
+def sgd_(xp: Any, p: Any, g: Any, buf: Any, lr: float, momentum: float, dampening: float, weight_decay: float,
+         nesterov: bool, first: bool, factor: float) -> None:
+    """p -= lr * d, where d = factor * g + weight_decay * p, smoothed by momentum.
+
+    buf = d at the first step, then momentum * buf + (1 - dampening) * d; d becomes buf, or
+    d + momentum * buf with `nesterov`. `buf` is None without momentum.
+    """
+    scratch = xp.empty((2, min(PIECE, p.size)), p.dtype)
+    for piece in _pieces(p.size):
+        pp = p[piece]
+        d, t = scratch[0, :pp.size], scratch[1, :pp.size]
+        xp.multiply(g[piece], factor, out=d)
+        if weight_decay:
+            xp.multiply(pp, weight_decay, out=t)
+            d += t
+        if buf is not None:
+            b = buf[piece]
+            if first:
+                b[...] = d
+            else:
+                b *= momentum
+                b += xp.multiply(d, 1 - dampening, out=t)
+            if nesterov:
+                d += xp.multiply(b, momentum, out=t)
+            else:
+                d = b
+        pp -= xp.multiply(d, lr, out=t)
+
+
+@kernel
+def adam_(xp: Any, p: Any, g: Any, m: Any, v: Any, vmax: Any, lr: float, beta1: float, beta2: float, eps: float,
+          weight_decay: float, decoupled: bool, step: int, factor: float) -> None:
+    """Adam (Kingma and Ba, 2015); AdamW with `decoupled`, AMSGrad with `vmax`. `step` counts from 1.
+
+    m += (1 - beta1) * (d - m);  v = beta2 * v + (1 - beta2) * d * d
+    p -= lr / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + eps)
+    """
+    size = lr / (1 - beta1 ** step)
+    root = math.sqrt(1 - beta2 ** step)
+    scratch = xp.empty((2, min(PIECE, p.size)), p.dtype)
+    for piece in _pieces(p.size):
+        pp, mm, vv = p[piece], m[piece], v[piece]
+        d, t = scratch[0, :pp.size], scratch[1, :pp.size]
+        xp.multiply(g[piece], factor, out=d)
+        if weight_decay:
+            if decoupled:
+                pp *= 1 - lr * weight_decay
+            else:
+                d += xp.multiply(pp, weight_decay, out=t)
+        xp.subtract(d, mm, out=t)
+        t *= 1 - beta1
+        mm += t
+        vv *= beta2
+        d *= d
+        d *= 1 - beta2
+        vv += d
+        if vmax is not None:
+            vv = xp.maximum(vmax[piece], vv, out=vmax[piece])
+        xp.sqrt(vv, out=d)
+        d /= root
+        d += eps
+        xp.divide(mm, d, out=t)
+        t *= size
+        pp -= t
+
+
+@kernel
+def scale_(xp: Any, x: Any, factor: float) -> None:
+    """x *= factor."""
+    x *= factor
+
+
+@kernel
+def sumsq(xp: Any, x: Any) -> Any:
+    """The sum of squares of each block of 4,096 elements, in float64; the last block may be shorter.
+
+    A block's sum depends on that block alone, so slices cut on the grid give the same numbers.
+    """
+    blocks = xp.empty(-(-x.size // GRID), "float64")
+    scratch = xp.empty(min(PIECE, x.size), "float64")
+    for piece in _pieces(x.size):
+        part = scratch[:piece.stop - piece.start]
+        part[...] = x[piece]
+        part *= part
+        whole = part.size // GRID
+        first = piece.start // GRID
+        if whole:
+            part[:whole * GRID].reshape(whole, GRID).sum(axis=1, out=blocks[first:first + whole])
+        if part.size > whole * GRID:
+            blocks[first + whole] = part[whole * GRID:].sum()
+    return blocks

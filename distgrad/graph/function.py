@@ -1,0 +1,151 @@
+"""Function: an operation with forward and vjp over raw arrays. `apply` runs it and records it.
+
+`forward(ctx, *inputs, **constants)` gets raw arrays and `vjp(ctx, g)` the cotangent of the output;
+both are written with operators and ops, so that the same vjp runs on Tensors under create_graph.
+With no tensor among the inputs, raw arrays go in and raw arrays come out: rules call ops that way.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ..backend import of
+from . import anomaly
+from .base import INFERENCE_VERSION, TensorBase, ViewInfo, wrap
+from .modes import ANOMALY, GRAD, INFERENCE, state
+from .node import Node, Port
+from .saved import resolve
+
+__all__ = ["Function", "Scratch", "finish_inference", "finish_view"]
+
+
+class Scratch:
+    """The ctx of an operation that is not recorded: keeps nothing."""
+
+    edges: tuple[Any, ...] = ()
+
+    def save(self, *values: Any) -> None:
+        """Nothing is kept."""
+
+    def needs(self, index: int) -> bool:
+        """No input wants a gradient."""
+        return False
+
+
+class Function:
+    """Base of operations. Subclasses define `forward` and `vjp` as functions of (ctx, ...).
+
+    Attributes:
+        name: torch's name for the operation, from which `grad_fn` takes its own.
+        view: results may share the first input's memory.
+        fresh: vjp never returns memory that is kept elsewhere (saved, or returned twice).
+    """
+
+    name: ClassVar[str] = ""
+    view: ClassVar[bool] = False
+    fresh: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        if "name" not in cls.__dict__:
+            cls.name = cls.__name__
+        for method in ("forward", "vjp"):
+            if method in cls.__dict__ and not isinstance(cls.__dict__[method], staticmethod):
+                setattr(cls, method, staticmethod(cls.__dict__[method]))
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any, **constants: Any) -> Any:
+        """Compute the result (or a tuple of results) from raw arrays; `ctx.save` what vjp needs."""
+        raise NotImplementedError
+
+    @staticmethod
+    def vjp(ctx: Any, g: Any) -> Any:
+        """The gradients of the inputs for cotangent g: one, or a tuple with one for each input."""
+        raise NotImplementedError
+
+    @classmethod
+    def apply(cls, *inputs: Any, **constants: Any) -> Any:
+        """Run the operation, and record it when an input requires grad in grad mode."""
+        arrays = []
+        edges = []
+        first = None
+        live = False
+        for x in inputs:
+            if isinstance(x, TensorBase):
+                if first is None:
+                    first = x
+                arrays.append(x.array)
+                edge = x.fn
+                if edge is None and x._rg:
+                    edge = x
+                if edge is not None:
+                    live = True
+                edges.append(edge)
+            else:
+                arrays.append(x)
+                edges.append(None)
+        if first is None:
+            return cls.forward(Scratch(), *arrays, **constants)
+        flags = state.flags
+        if not live or flags & (GRAD | INFERENCE) != GRAD:
+            out = cls.forward(Scratch(), *arrays, **constants)
+            made = tuple(wrap(_array(y)) for y in out) if out.__class__ is tuple else wrap(_array(out))
+            if cls.view:
+                finish_view(made, first, False)
+            if flags & INFERENCE:
+                finish_inference(made)
+            return made
+        node = Node(cls, tuple(edges))
+        out = cls.forward(node, *arrays, **constants)
+        if out.__class__ is tuple:
+            made = _finish_many(node, out)
+        else:
+            out = _array(out)
+            node.shape, node.dtype = out.shape, out.dtype
+            made = wrap(out, node if out.dtype.kind in "fc" else None)
+        if node.values:
+            resolve(node, inputs, arrays, made if made.__class__ is tuple else (made,))
+        if cls.view:
+            finish_view(made, first, True)
+        if flags & ANOMALY:
+            anomaly.mark(node, *([t.array for t in made] if made.__class__ is tuple else (made.array,)))
+        return made
+
+
+def _array(out: Any) -> Any:
+    """A numpy scalar (what a reduction to 0-d gives) as a 0-d array."""
+    backend = of(out)
+    return out if out.__class__ is backend.array_type else backend.xp.asarray(out)
+
+
+def _finish_many(node: Node, out: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Outputs of an operation that has several; integer outputs (indices) have no gradient."""
+    arrays = [_array(y) for y in out]
+    node.outputs = len(arrays)
+    node.shape = tuple(y.shape for y in arrays)
+    node.dtype = tuple(y.dtype for y in arrays)
+    if len(arrays) == 1:
+        node.shape, node.dtype = node.shape[0], node.dtype[0]
+        return (wrap(arrays[0], node),)
+    return tuple(wrap(y, Port(node, i) if y.dtype.kind in "fc" else None) for i, y in enumerate(arrays))
+
+
+def finish_view(made: Any, source: TensorBase, recorded: bool) -> None:
+    """Results that share the source's memory are its views: same version, same base."""
+    several = made.__class__ is tuple
+    base = source if source._view is None else source._view.base
+    for t in made if several else (made,):
+        if t.array.base is None and t.array is not source.array:
+            continue  # this time the operation had to copy
+        if t.array.base is not source.array.base and t.array.base is not source.array and \
+                t.array is not source.array:
+            continue
+        t.version = source.shared_version()
+        if t.version is not INFERENCE_VERSION or source._view is not None:
+            t._view = ViewInfo(base, several, recorded)
+
+
+def finish_inference(made: Any) -> None:
+    """Results inside inference mode are inference tensors, except views of normal tensors."""
+    for t in made if made.__class__ is tuple else (made,):
+        if t._view is None:
+            t.version = INFERENCE_VERSION

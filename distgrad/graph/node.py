@@ -1,0 +1,136 @@
+"""Node: one recorded operation. Port: one output of a node that has several.
+
+A node knows its operation's rule (`op`), where the gradients of its inputs flow (`edges`), what the
+rule needs (`saved`) and the shape and dtype of its output. It is also the `ctx` of the operation.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+from .._typing import DType, Shape
+from . import saved as _saved
+from .base import LEAF
+
+__all__ = ["NODE", "PORT", "AccumulateGrad", "Node", "Port"]
+
+NODE = 0
+PORT = 1
+
+_next_seq = count().__next__
+
+
+class Node:
+    """One operation in the graph, created while it runs; later nodes have higher `seq`.
+
+    Attributes:
+        op: object with `name` and `vjp(node, g)`, where g is one cotangent, or a list of them
+            (None where no gradient arrived) for an operation with several outputs. It returns one
+            gradient, or a tuple with one for each edge.
+        edges: for each input a Node, a Port, a leaf, or None.
+        values: what was saved; see `saved`.
+        own: ((index in values, output number), ...) of saved outputs.
+        shape, dtype: of the output, or tuples of them when there are several.
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "dtype", "edges", "expected", "hooks", "made_at", "op", "outputs",
+                 "own", "seq", "shape", "values")
+
+    kind = NODE
+    dtype: DType
+    shape: Shape
+
+    def __init__(self, op: Any, edges: tuple[Any, ...], values: Any = ()) -> None:
+        self.op = op
+        self.edges = edges
+        self.values = values
+        self.seq = _next_seq()
+        self.own = self.expected = ()
+        self.outputs = 1
+        self.hooks = self.made_at = None
+
+    # -- as the ctx of an operation: what a rule calls
+
+    def save(self, *values: Any) -> None:
+        """Keep values for the rule: raw inputs or outputs (recognised by identity), or constants."""
+        self.values = values
+
+    @property
+    def saved(self) -> tuple[Any, ...]:
+        """What `save` kept: raw arrays in a first-order pass, tensors under `create_graph`."""
+        return _saved.unpack(self)
+
+    def needs(self, index: int) -> bool:
+        """Whether input `index` wants a gradient."""
+        return self.edges[index] is not None
+
+    # -- as torch's grad_fn: what a user reads
+
+    def name(self) -> str:
+        """The operation's name as torch writes it: 'MulBackward0'."""
+        return f"{self.op.name[:1].upper()}{self.op.name[1:]}Backward0"
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """For each input (node, output number); a leaf's node is an AccumulateGrad; else (None, 0)."""
+        return tuple(_public_edge(edge) for edge in self.edges)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """A dictionary for the user's own notes on this node."""
+        return self.__dict__.setdefault("_metadata", {})
+
+    def __repr__(self) -> str:
+        return f"<{self.name()} object at {id(self):#x}>"
+
+
+class Port:
+    """Output `number` of a node with several outputs, as a sink of gradients."""
+
+    __slots__ = ("dtype", "node", "number", "shape")
+
+    kind = PORT
+
+    def __init__(self, node: Node, number: int) -> None:
+        self.node = node
+        self.number = number
+        self.shape = node.shape[number]
+        self.dtype = node.dtype[number]
+
+
+class AccumulateGrad:
+    """The end of the graph at a leaf, made when a user looks at it; `variable` is the leaf."""
+
+    __slots__ = ("variable",)
+
+    def __init__(self, variable: Any) -> None:
+        self.variable = variable
+
+    @property
+    def next_functions(self) -> tuple[()]:
+        """Empty: nothing lies beyond a leaf."""
+        return ()
+
+    def name(self) -> str:
+        """'AccumulateGrad', as torch names it."""
+        return "AccumulateGrad"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AccumulateGrad) and other.variable is self.variable
+
+    def __hash__(self) -> int:
+        return hash(("AccumulateGrad", id(self.variable)))
+
+    def __repr__(self) -> str:
+        return f"<AccumulateGrad object at {id(self.variable):#x}>"
+
+
+def _public_edge(edge: Any) -> tuple[Any, int]:
+    if edge is None:
+        return None, 0
+    if edge.kind is LEAF:
+        return AccumulateGrad(edge), 0
+    if edge.kind is PORT:
+        return edge.node, edge.number
+    return edge, 0

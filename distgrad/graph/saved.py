@@ -1,0 +1,108 @@
+"""Saved values: what a rule reads in backward, with the check that nobody changed it since.
+
+A saved input is the Tensor itself; a saved output is its raw array (a Tensor would make a cycle),
+noted in `node.own`; anything else is a constant. `node.expected` holds (version, number, position)
+for every saved tensor: see [Note: versions] in base.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .base import TensorBase, wrap
+from .modes import GRAD, state
+from .version import changed_error, inference_error
+
+__all__ = ["RELEASED", "note_versions", "release", "released_error", "resolve", "unpack"]
+
+
+class _Released:
+    """Stands where saved values were before backward freed them."""
+
+    def __repr__(self) -> str:
+        return "<released>"
+
+
+RELEASED = _Released()
+
+
+def resolve(node: Any, inputs: tuple[Any, ...], arrays: list[Any], outputs: tuple[Any, ...]) -> None:
+    """Turn the raw arrays that a forward saved into Tensors (inputs) and marks (outputs)."""
+    values = list(node.values)
+    for position, value in enumerate(values):
+        if value is None:
+            continue
+        for number, out in enumerate(outputs):
+            if out.array is value:
+                node.own += ((position, number),)
+                break
+        else:
+            for tensor, array in zip(inputs, arrays, strict=True):
+                if array is value and isinstance(tensor, TensorBase):
+                    values[position] = tensor
+                    break
+    node.values = tuple(values)
+    note_versions(node, outputs)
+
+
+def note_versions(node: Any, outputs: tuple[Any, ...] = ()) -> None:
+    """Note the version of every saved tensor.
+
+    Raises:
+        RuntimeError: one of them is an inference tensor.
+    """
+    expected = []
+    for position, value in enumerate(node.values):
+        if isinstance(value, TensorBase):
+            version = value.version
+            if version is None:
+                version = value.version = [0]
+            elif version[0] < 0:
+                raise inference_error(node, value)
+            expected.append((version, version[0], position))
+    for position, number in node.own:
+        version = outputs[number].shared_version()
+        expected.append((version, version[0], position))
+    node.expected = expected
+
+
+def unpack(node: Any) -> Any:
+    """The saved values for the rule that runs now: raw arrays, or tensors in grad mode.
+
+    Raises:
+        RuntimeError: they were freed by an earlier backward, or changed in place since.
+    """
+    values = node.values
+    if values is RELEASED:
+        raise released_error(node)
+    for version, number, position in node.expected:
+        if version[0] != number:
+            raise changed_error(node, position, version[0], number)
+    if not state.flags & GRAD:
+        return [value.array if isinstance(value, TensorBase) else value for value in values]
+    if not node.own:
+        return values
+    out = list(values)
+    for position, number in node.own:
+        out[position] = _attached(node, values[position], number)
+    return out
+
+
+def _attached(node: Any, array: Any, number: int) -> Any:
+    """A saved output as a tensor that hangs on the very node that made it (its second derivative)."""
+    from .node import Port
+
+    return wrap(array, node if node.outputs == 1 else Port(node, number))
+
+
+def release(node: Any) -> None:
+    """Free saved values. A node that saved nothing may run again."""
+    if node.values:
+        node.values = RELEASED
+        node.expected = ()
+
+
+def released_error(node: Any) -> RuntimeError:
+    """The error for a second backward through freed values."""
+    return RuntimeError(f"the values that {node.name()} had saved were freed by an earlier backward; "
+                        "pass retain_graph=True to that backward to run another one through this graph")
