@@ -1,0 +1,274 @@
+"""How an elementwise op is declared: one row with its kernel and its derivative.
+
+    tanh = unary("tanh", "tanh", d=lambda y: 1 - y * y)
+    mul = binary("mul", "multiply", da=lambda b: b, db=lambda a: a)
+
+A derivative takes what it needs by name: `x` and `y` (a unary op's input and output), or `a`, `b`
+and `y`. It may also be ONE or MINUS_ONE. The gradient is g * conj(d), which serves complex tensors;
+the forward derivative is t * d. Only what live derivatives name is saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ..backend import of, of_type
+from ..graph import anomaly
+from ..graph.base import INFERENCE_VERSION, TensorBase, wrap
+from ..graph.modes import ANOMALY, GRAD, INFERENCE, state
+from ..graph.node import Node
+from ..graph.saved import note_versions
+from ._promote import float_dtype, result_type, scalar_result
+from .cast import cast
+
+__all__ = ["MINUS_ONE", "ONE", "Binary", "Elementwise", "Unary", "binary", "compare", "conj", "device_error",
+           "unary"]
+
+ONE = 1          # the derivative is one: the gradient passes through
+MINUS_ONE = -1   # ... or changes its sign
+NUMBERS = (bool, int, float, complex)
+
+
+class _Kernels(dict[type, Callable[..., Any]]):
+    """Array type -> the op's kernel there.
+
+    A kernel is a name in xp ('tanh'), in scipy.special ('special.erf'), among the backend's kernels
+    ('kernels.silu'), or a callable (xp, *arrays).
+    """
+
+    def __init__(self, kernel: str | Callable[..., Any]) -> None:
+        super().__init__()
+        self.kernel = kernel
+
+    def __missing__(self, kind: type) -> Callable[..., Any]:
+        backend = of_type(kind)
+        kernel = self.kernel
+        if not isinstance(kernel, str):
+            found = partial(kernel, backend.xp)
+        elif "." in kernel:
+            family, name = kernel.split(".")
+            found = getattr(backend.special if family == "special" else backend.kernels, name)
+        else:
+            found = getattr(backend.xp, kernel)
+        self[kind] = found
+        return found
+
+
+def conj(x: Any) -> Any:
+    """The complex conjugate of an array, tensor or number; real ones pass."""
+    return x.conj() if x.dtype.kind == "c" else x
+
+
+def _names(d: Any) -> tuple[str, ...]:
+    return d.__code__.co_varnames[: d.__code__.co_argcount] if callable(d) else ()
+
+
+def _times(g: Any, d: Any, node: Node, saved: dict[str, Any] | None, names: tuple[str, ...]) -> Any:
+    """g * conj(derivative), with the two derivatives that need no product."""
+    if d.__class__ is int:
+        return g if d == ONE else -g
+    value = d(*[saved[name] for name in names]) if saved else d()
+    if node.dtype.kind == "c" and not isinstance(value, NUMBERS):
+        value = conj(value)
+    return g * value
+
+
+class Elementwise:
+    """What unary and binary ops share: a name, kernels, and a result recorded as one node."""
+
+    fresh = True
+
+    def __init__(self, name: str, kernel: str | Callable[..., Any], floating: bool, doc: str) -> None:
+        self.name = name
+        self.__name__ = name
+        self.__doc__ = doc
+        self.kernels = _Kernels(kernel)
+        self.floating = floating
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+
+class Unary(Elementwise):
+    """An elementwise op of one input."""
+
+    def __init__(self, name: str, kernel: Any, d: Any, floating: bool, doc: str) -> None:
+        super().__init__(name, kernel, floating, doc)
+        self.d = d
+        self.names = _names(d)
+        self.keeps_x = "x" in self.names
+        self.keeps_y = "y" in self.names
+        self.own = ((self.names.index("y"), 0),) if self.keeps_y else ()
+
+    def __call__(self, x: Any) -> Any:
+        if not isinstance(x, TensorBase):
+            return self.kernels[x.__class__](x)
+        array = x.array
+        if self.floating and array.dtype.kind not in "fc":
+            x = cast(x, float_dtype(array.dtype))
+            array = x.array
+        out = self.kernels[array.__class__](array)
+        if out.__class__ is not array.__class__:
+            out = of(array).xp.asarray(out)
+        flags = state.flags
+        edge = x.fn
+        if edge is None and x._rg:
+            edge = x
+        if edge is None or self.d is None or flags & (GRAD | INFERENCE) != GRAD:
+            made = wrap(out)
+            if flags & INFERENCE:
+                made.version = INFERENCE_VERSION
+            return made
+        node = Node(self, (edge,))
+        node.shape = out.shape
+        node.dtype = out.dtype
+        made = wrap(out, node)
+        if self.names:
+            node.values = tuple([x if name == "x" else out for name in self.names])
+            node.own = self.own
+            note_versions(node, (made,))
+        if flags & ANOMALY:
+            anomaly.mark(node, out)
+        return made
+
+    def vjp(self, node: Node, g: Any) -> Any:
+        """g * conj(d)."""
+        d = self.d
+        if d.__class__ is int:
+            return g if d == ONE else -g
+        value = d(*node.saved)
+        if node.dtype.kind == "c" and not isinstance(value, NUMBERS):
+            value = conj(value)
+        return g * value
+
+
+class Binary(Elementwise):
+    """An elementwise op of two inputs, which broadcast."""
+
+    def __init__(self, name: str, kernel: Any, da: Any, db: Any, floating: bool, doc: str) -> None:
+        super().__init__(name, kernel, floating, doc)
+        self.da, self.db = da, db
+        self.names_a, self.names_b = _names(da), _names(db)
+        self.both = tuple(dict.fromkeys(self.names_a + self.names_b))
+
+    def __call__(self, a: Any, b: Any) -> Any:
+        a_tensor = isinstance(a, TensorBase)
+        b_tensor = isinstance(b, TensorBase)
+        x = a.array if a_tensor else a
+        y = b.array if b_tensor else b
+        if a_tensor and b_tensor:
+            if x.dtype is not y.dtype or (self.floating and x.dtype.kind not in "fc"):
+                a, b = self._promoted(a, b)
+                x, y = a.array, b.array
+        elif a_tensor or b_tensor:
+            a, b = self._mixed(a, b)
+            x = a.array if isinstance(a, TensorBase) else a
+            y = b.array if isinstance(b, TensorBase) else b
+            a_tensor, b_tensor = isinstance(a, TensorBase), isinstance(b, TensorBase)
+        else:
+            return self.kernels[(b if isinstance(a, NUMBERS) else a).__class__](a, b)
+        like = x if a_tensor else y
+        if a_tensor and b_tensor and x.__class__ is not y.__class__:
+            raise device_error(self.name, x, y)
+        out = self.kernels[like.__class__](x, y)
+        if out.__class__ is not like.__class__:
+            out = of(like).xp.asarray(out)
+        edge_a = edge_b = None
+        if a_tensor:
+            edge_a = a.fn
+            if edge_a is None and a._rg:
+                edge_a = a
+        if b_tensor:
+            edge_b = b.fn
+            if edge_b is None and b._rg:
+                edge_b = b
+        flags = state.flags
+        if (edge_a is None and edge_b is None) or flags & (GRAD | INFERENCE) != GRAD or self.da is None:
+            made = wrap(out)
+            if flags & INFERENCE:
+                made.version = INFERENCE_VERSION
+            return made
+        node = Node(self, (edge_a, edge_b))
+        node.shape = out.shape
+        node.dtype = out.dtype
+        made = wrap(out, node)
+        names = self.both if edge_a is not None and edge_b is not None else \
+            (self.names_a if edge_b is None else self.names_b)
+        if names:
+            node.values = tuple([a if name == "a" else b if name == "b" else out for name in names])
+            if "y" in names:
+                node.own = ((names.index("y"), 0),)
+            note_versions(node, (made,))
+        if flags & ANOMALY:
+            anomaly.mark(node, out)
+        return made
+
+    def _promoted(self, a: Any, b: Any) -> tuple[Any, Any]:
+        """Two tensors brought to one dtype."""
+        x, y = a.array, b.array
+        dtype = result_type(x.dtype, x.ndim > 0, y.dtype, y.ndim > 0)
+        if self.floating:
+            dtype = float_dtype(dtype)
+        return (a if x.dtype == dtype else cast(a, dtype)), (b if y.dtype == dtype else cast(b, dtype))
+
+    def _mixed(self, a: Any, b: Any) -> tuple[Any, Any]:
+        """A tensor and a number or raw array: numbers stay numbers where numpy treats them alike."""
+        first = isinstance(a, TensorBase)
+        tensor, other = (a, b) if first else (b, a)
+        if not isinstance(other, NUMBERS) or type(other) not in NUMBERS:
+            other = _as_operand(self.name, tensor, other)
+        if isinstance(other, TensorBase):
+            pair = self._promoted(tensor, other) if first else self._promoted(other, tensor)
+            return pair
+        dtype = scalar_result(tensor.array.dtype, other)
+        if self.floating:
+            dtype = float_dtype(dtype)
+        if tensor.array.dtype != dtype and not (dtype.kind == "c" and tensor.array.dtype.kind == "f"):
+            tensor = cast(tensor, dtype)
+        return (tensor, other) if first else (other, tensor)
+
+    def vjp(self, node: Node, g: Any) -> tuple[Any, Any]:
+        """(g * conj(da), g * conj(db)), each only where an input wants it."""
+        edge_a, edge_b = node.edges
+        saved = None
+        if node.values:
+            names = self.both if edge_a is not None and edge_b is not None else \
+                (self.names_a if edge_b is None else self.names_b)
+            saved = dict(zip(names, node.saved, strict=True))
+        return (None if edge_a is None else _times(g, self.da, node, saved, self.names_a),
+                None if edge_b is None else _times(g, self.db, node, saved, self.names_b))
+
+
+def _as_operand(name: str, tensor: Any, other: Any) -> Any:
+    """A raw array beside a tensor, as a tensor; numpy's scalars as numbers; anything else is no operand."""
+    backend = of(tensor.array)
+    if isinstance(other, backend.scalar_types):
+        return other.item()
+    if isinstance(other, backend.array_type):
+        return wrap(other)
+    raise TypeError(f"{name}: a tensor and {type(other).__name__} do not go together")
+
+
+def device_error(name: str, x: Any, y: Any) -> RuntimeError:
+    """Operands on two devices."""
+    return RuntimeError(f"{name}: one operand is on {of(x).device}, the other on {of(y).device}; "
+                        "bring them to one device with .to()")
+
+
+def unary(name: str, kernel: str | Callable[..., Any], d: Any = None, *, floating: bool = True,
+          doc: str = "") -> Unary:
+    """Declare an elementwise op of one input; `d=None` means that it has no derivative."""
+    return Unary(name, kernel, d, floating, doc or f"{name} of each element.")
+
+
+def binary(name: str, kernel: str | Callable[..., Any], da: Any, db: Any, *, floating: bool = False,
+           doc: str = "") -> Binary:
+    """Declare an elementwise op of two inputs with broadcasting; derivatives by either input."""
+    return Binary(name, kernel, da, db, floating, doc or f"{name}, element by element, with broadcasting.")
+
+
+def compare(name: str, kernel: str) -> Binary:
+    """Declare a comparison: boolean results, no derivative."""
+    return Binary(name, kernel, None, None, False, f"{name}, element by element: a boolean tensor.")

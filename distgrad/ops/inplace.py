@@ -1,0 +1,48 @@
+"""In-place operations: the same ops, written back into the tensor's memory.
+
+A recorded one gives the tensor the history of the out-of-place result; every one counts the
+storage's version up, so that a backward which needs the old values says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..backend.dtypes import category
+from ..graph.base import TensorBase, edge_of, wrap
+from ..graph.modes import GRAD, INFERENCE, state
+from ..graph.version import check_in_place
+from .cast import cast
+
+__all__ = ["in_place"]
+
+
+def in_place(name: str, x: Any, op: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Write `op(x, *args, **kwargs)` into x and return x.
+
+    Raises:
+        RuntimeError: x may not be changed in place now, or the result does not fit its shape or dtype.
+    """
+    check_in_place(x, name)
+    live = state.flags & (GRAD | INFERENCE) == GRAD and \
+        (edge_of(x) is not None or any(isinstance(a, TensorBase) and edge_of(a) is not None for a in args))
+    if live and x._view is not None:
+        raise RuntimeError(f"{name}: x is a view, and writes into views are not recorded; write into the tensor that "
+                           f"owns the memory instead (base[key] = value), or use the out-of-place operation")
+    # A rule may save its input, so the recorded op reads a copy; x itself is about to change.
+    old = wrap(x.array.copy(), edge_of(x)) if live else wrap(x.array)
+    result = op(old, *args, **kwargs)
+    if result.shape != x.shape:
+        raise RuntimeError(f"{name}: the result has shape {tuple(result.shape)}, which does not fit in place into "
+                           f"{tuple(x.shape)}")
+    if result.dtype != x.dtype:
+        if category(result.dtype) > category(x.dtype):
+            raise RuntimeError(f"{name}: the result has dtype {result.dtype}, which cannot be stored into {x.dtype}")
+        result = cast(result, x.dtype)
+    x.array[...] = result.array
+    if live:
+        x.fn = result.fn
+        x._rg = False
+    x.bump()
+    return x

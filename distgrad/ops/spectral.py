@@ -1,0 +1,186 @@
+"""Singular values, eigenvalues, and what is made of them: the pseudoinverse and norms of matrices."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ..backend import of
+from ..graph.function import Function
+from ._arguments import raw, take_dims
+from .decompose import adjoint, check_matrices, computed
+from .extremum import amax, amin
+from .pointwise import abs as absolute
+from .products import matmul
+from .rearrange import diag_embed, tril, triu
+from .select import where
+from .sums import sum as total
+from .sums import vector_norm
+from .views import movedim, narrow, squeeze, unsqueeze
+
+__all__ = ["Eigh", "EighResult", "SVD", "SVDResult", "eigh", "eigvalsh", "matrix_norm", "pinv", "svd", "svdvals"]
+
+
+class SVDResult(NamedTuple):
+    """Left singular vectors, singular values (falling), right singular vectors as rows."""
+
+    U: Any
+    S: Any
+    Vh: Any
+
+
+class EighResult(NamedTuple):
+    """Eigenvalues (rising), and eigenvectors as columns."""
+
+    eigenvalues: Any
+    eigenvectors: Any
+
+
+def _gaps(values: Any) -> Any:
+    """values[j] - values[i] at (i, j), and 1 on the diagonal."""
+    xp = of(raw(values)).xp
+    return unsqueeze(values, -2) - unsqueeze(values, -1) + xp.eye(values.shape[-1], dtype=values.dtype)
+
+
+def _off_diagonal(x: Any) -> Any:
+    return tril(x, -1) + triu(x, 1)
+
+
+class SVD(Function):
+    """Singular values and vectors."""
+
+    name = "LinalgSvd"
+
+    def forward(ctx: Any, x: Any, full: bool) -> Any:
+        ctx.full = full
+        u, s, vh = computed("svd", of(x).xp.linalg.svd, x, full_matrices=full)
+        ctx.save(u, s, vh)
+        return u, s, vh
+
+    def vjp(ctx: Any, g: Any) -> Any:
+        u, s, vh = ctx.saved
+        gu, gs, gvh = g
+        m, n, k = u.shape[-2], vh.shape[-1], s.shape[-1]
+        if ctx.full and m != n and (gu is not None or gvh is not None):
+            raise RuntimeError(f"svd: with full_matrices=True only the singular values of matrices {m} x {n} have a "
+                               "gradient; use full_matrices=False")
+        u, vh = narrow(u, -1, 0, k), narrow(vh, -2, 0, k)
+        scale = unsqueeze(s, -2)
+        inside = 0 if gs is None else diag_embed(gs)
+        if gu is not None or gvh is not None:
+            gaps = unsqueeze(s * s, -2) - unsqueeze(s * s, -1)
+            gaps = gaps + of(raw(s)).xp.eye(k, dtype=s.dtype)
+        if gu is not None:
+            turn = matmul(adjoint(u), gu)
+            inside = inside + _off_diagonal(turn - adjoint(turn)) / gaps * scale
+        if gvh is not None:
+            turn = matmul(vh, adjoint(gvh))
+            inside = inside + unsqueeze(s, -1) * (_off_diagonal(turn - adjoint(turn)) / gaps)
+        gx = matmul(matmul(u, inside), vh)
+        if gu is not None and m > k:
+            outside = gu - matmul(u, matmul(adjoint(u), gu))
+            gx = gx + matmul(outside / scale, vh)
+        if gvh is not None and n > k:
+            outside = gvh - matmul(matmul(gvh, adjoint(vh)), vh)
+            gx = gx + matmul(u / scale, outside)
+        return gx
+
+
+class Eigh(Function):
+    """Eigenvalues and eigenvectors of symmetric (Hermitian) matrices."""
+
+    name = "LinalgEigh"
+
+    def forward(ctx: Any, x: Any, lower: bool) -> Any:
+        values, vectors = computed("eigh", of(x).xp.linalg.eigh, x, UPLO="L" if lower else "U")
+        ctx.save(values, vectors)
+        return values, vectors
+
+    def vjp(ctx: Any, g: Any) -> Any:
+        values, vectors = ctx.saved
+        gl, gv = g
+        inside = 0 if gl is None else diag_embed(gl)
+        if gv is not None:
+            inside = inside + _off_diagonal(matmul(adjoint(vectors), gv)) / _gaps(values)
+        return matmul(matmul(vectors, inside), adjoint(vectors))
+
+
+def svd(x: Any, full_matrices: bool = True) -> SVDResult:
+    """U, S, Vh with x = U @ diag(S) @ Vh, S falling.
+
+    Gradients of U and Vh need distinct singular values; that of S does not.
+    """
+    check_matrices("svd", x)
+    return SVDResult(*SVD.apply(x, full=full_matrices))
+
+
+def svdvals(x: Any) -> Any:
+    """The singular values, falling."""
+    return svd(x, False).S
+
+
+def eigh(x: Any, UPLO: str = "L") -> EighResult:
+    """Eigenvalues (rising) and eigenvectors of symmetric or Hermitian matrices.
+
+    Gradients of eigenvectors need distinct eigenvalues; those of eigenvalues do not.
+
+    Args:
+        UPLO: 'L' or 'U', the triangle that is read.
+
+    Raises:
+        RuntimeError: another UPLO.
+    """
+    check_matrices("eigh", x, True)
+    if UPLO.upper() not in ("L", "U"):
+        raise RuntimeError(f"eigh: UPLO is 'L' or 'U', got {UPLO!r}")
+    return EighResult(*Eigh.apply(x, lower=UPLO.upper() == "L"))
+
+
+def eigvalsh(x: Any, UPLO: str = "L") -> Any:
+    """The eigenvalues of symmetric or Hermitian matrices, rising."""
+    return eigh(x, UPLO).eigenvalues
+
+
+def pinv(x: Any, rtol: float | None = None) -> Any:
+    """The pseudoinverse, from the singular values above rtol times the largest.
+
+    Args:
+        rtol: max(m, n) times the dtype's epsilon when None.
+    """
+    check_matrices("pinv", x)
+    u, s, vh = svd(x, False)
+    array = raw(s)
+    xp = of(array).xp
+    limit = max(x.shape[-2:]) * float(xp.finfo(array.dtype).eps) if rtol is None else rtol
+    used = array > limit * array.max(axis=-1, keepdims=True)
+    inverse = where(used, 1 / where(used, s, 1), 0)
+    return matmul(adjoint(vh) * unsqueeze(inverse, -2), adjoint(u))
+
+
+def matrix_norm(x: Any, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False) -> Any:
+    """The norm of matrices in two dimensions.
+
+    Args:
+        ord: 'fro' (all elements), 'nuc' (sum of singular values), 2 and -2 (largest and smallest singular value),
+            1 and -1 (of column sums), inf and -inf (of row sums).
+
+    Raises:
+        RuntimeError: another `ord`, or not two dimensions.
+    """
+    rows, columns = take_dims("matrix_norm", tuple(dim), len(x.shape)) if len(dim) == 2 else (None, None)
+    if rows is None:
+        raise RuntimeError(f"matrix_norm: takes two dims, got {dim!r}")
+    if ord == "fro":
+        return vector_norm(x, 2, (rows, columns), keepdim)
+    if ord in ("nuc", 2, -2):
+        s = svdvals(movedim(x, (rows, columns), (-2, -1)))
+        out = total(s, -1) if ord == "nuc" else amax(s, -1) if ord == 2 else amin(s, -1)
+        if keepdim:
+            for at in sorted((rows, columns)):
+                out = unsqueeze(out, at)
+        return out
+    if ord in (1, -1, float("inf"), float("-inf")):
+        over, chosen = (rows, columns) if ord in (1, -1) else (columns, rows)
+        sums = total(absolute(x), over, True)
+        out = (amax if ord > 0 else amin)(sums, chosen, True)
+        return out if keepdim else squeeze(out, (rows, columns))
+    raise RuntimeError(f"matrix_norm: ord is 'fro', 'nuc', 1, 2, inf or the negative of one, got {ord!r}")
