@@ -1,0 +1,171 @@
+"""Conversions: out of tensors, to other dtypes and devices, and writing whole tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..backend import Device, device_of, get, of
+from ..backend.dtypes import NAMES, dtype_of
+from ..backend.random import Generator, default_generator
+from ..graph.base import TensorBase, wrap
+from ..ops import shape
+from ..ops.cast import cast
+from ..ops.inplace import in_place
+from ..ops.transfer import transfer
+
+__all__ = ["Conversion"]
+
+
+def _filled(old: Any, value: Any) -> Any:
+    if isinstance(value, TensorBase):
+        return shape.expand(cast(value, old.dtype), old.shape)
+    return wrap(of(old.array).xp.full_like(old.array, value))
+
+
+def _copied(old: Any, source: Any) -> Any:
+    return shape.expand(cast(source, old.dtype), old.shape)
+
+
+class Conversion:
+    """Methods that leave the tensor world, change dtype or device, or fill memory."""
+
+    __slots__ = ()
+
+    # -- out of tensors
+
+    def item(self) -> Any:
+        """The only element as a Python number; RuntimeError when there are several."""
+        if self.array.size != 1:
+            raise RuntimeError(f"item: a tensor of shape {self.shape} has {self.array.size} elements, not one")
+        return self.array.item()
+
+    def tolist(self) -> Any:
+        """Nested lists of Python numbers."""
+        return of(self.array).to_host(self.array).tolist()
+
+    def numpy(self, *, force: bool = False) -> np.ndarray:
+        """The memory as a numpy array, shared.
+
+        Args:
+            force: detach and copy to the host first where needed.
+
+        Raises:
+            RuntimeError: the tensor requires grad (a write would not be seen).
+            TypeError: it is not on the host.
+        """
+        if force:
+            return of(self.array).to_host(self.array)
+        if self.requires_grad:
+            raise RuntimeError("numpy(): this tensor requires grad; use detach().numpy()")
+        if not isinstance(self.array, np.ndarray):
+            raise TypeError(f"numpy(): the tensor is on {self.device}; use cpu() first")
+        return self.array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __bool__(self) -> bool:
+        if self.array.size != 1:
+            raise RuntimeError(f"a tensor of shape {self.shape} has no truth value; use any() or all()")
+        return bool(self.array.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.array.dtype.kind not in "iu" or self.array.size != 1:
+            raise TypeError("only an integer tensor of one element can be an index")
+        return int(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if self.array.ndim == 0 and spec else object.__format__(self, spec)
+
+    # -- other dtypes and devices
+
+    def to(self, *args: Any, dtype: Any = None, device: Any = None, copy: bool = False,
+           non_blocking: bool = False) -> Any:
+        """In another dtype or on another device, given by position or name, or as another tensor has it."""
+        for arg in args:
+            if isinstance(arg, TensorBase):
+                dtype, device = arg.dtype, device_of(arg.array)
+            elif isinstance(arg, Device) or (isinstance(arg, str) and arg not in NAMES):
+                device = arg
+            elif arg is not None and not isinstance(arg, bool):
+                dtype = arg
+        result = self
+        target = dtype_of(dtype)
+        if device is not None and get(device) is not of(self.array):
+            result = transfer(result, device)
+        if target is not None and target != result.dtype:
+            result = cast(result, target)
+        return shape.clone(result) if copy and result is self else result
+
+    def type_as(self, other: TensorBase) -> Any:
+        return self.to(other.dtype)
+
+    def cpu(self) -> Any:
+        return self.to("cpu")
+
+    def cuda(self) -> Any:
+        return self.to("cuda")
+
+    def float(self) -> Any:
+        return self.to("float32")
+
+    def double(self) -> Any:
+        return self.to("float64")
+
+    def half(self) -> Any:
+        return self.to("float16")
+
+    def long(self) -> Any:
+        return self.to("int64")
+
+    def int(self) -> Any:
+        return self.to("int32")
+
+    def bool(self) -> Any:
+        return self.to("bool")
+
+    # -- writing whole tensors
+
+    def copy_(self, source: Any) -> Any:
+        """Take the values of `source`, broadcast and cast."""
+        return in_place("copy_", self, _copied, source)
+
+    def fill_(self, value: Any) -> Any:
+        """Set every element to a number or a 0-d tensor."""
+        return in_place("fill_", self, _filled, value)
+
+    def zero_(self) -> Any:
+        """Set every element to zero."""
+        return self.fill_(0)
+
+    def _drawn(self, name: str, draw: Any, generator: Generator | None) -> Any:
+        """Fill with `draw(stream)`, a host array of this shape."""
+        stream = (generator or default_generator()).numpy
+        backend = of(self.array)
+        return in_place(name, self, lambda old: wrap(backend.from_host(
+            np.asarray(draw(stream)).astype(old.dtype, copy=False))))
+
+    def normal_(self, mean: Any = 0.0, std: Any = 1.0, *, generator: Generator | None = None) -> Any:
+        """Fill with normally distributed numbers."""
+        return self._drawn("normal_", lambda stream: stream.normal(mean, std, self.shape), generator)
+
+    def uniform_(self, low: Any = 0.0, high: Any = 1.0, *, generator: Generator | None = None) -> Any:
+        """Fill with numbers drawn evenly from [low, high)."""
+        return self._drawn("uniform_", lambda stream: stream.uniform(low, high, self.shape), generator)
+
+    def bernoulli_(self, p: Any = 0.5, *, generator: Generator | None = None) -> Any:
+        """Fill with ones (with probability p) and zeros."""
+        return self._drawn("bernoulli_", lambda stream: stream.random(self.shape) < p, generator)
+
+    def random_(self, low: Any = 0, high: Any = None, *, generator: Generator | None = None) -> Any:
+        """Fill with integers from [low, high); random_(n) draws from [0, n)."""
+        low, high = (0, low) if high is None else (low, high)
+        return self._drawn("random_", lambda stream: stream.integers(low, high, self.shape), generator)
