@@ -1,0 +1,165 @@
+"""DataParallel: a module whose gradients are the mean over all ranks.
+
+It owns the flat groups and the reducer; forward, names and state_dict are the module's own.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from ..backend import of
+from ..config import config
+from ..flat import Group, Placement, plan
+from ..graph.base import wrap
+from ..graph.hooks import LeafHooks
+from ..graph.modes import is_grad_enabled
+from ..nn import Module
+from . import session
+from .bucket import Hook
+from .hooks import mean_hook
+from .reducer import Reducer
+from .verify import broadcast_tensors, verify_same
+from .world import as_communicator
+
+__all__ = ["DataParallel"]
+
+
+class DataParallel:
+    """Wrap a module so that `backward` leaves in every `.grad` the mean over the ranks.
+
+    Parameters and buffers are compared over the ranks and taken from rank 0. Attributes pass through
+    to the module, so state_dict has the module's own names; `dp.module` is the module itself.
+
+    Args:
+        module: the model; its parameters stay where they are, their gradients move to flat memory.
+        comm: None for the world, or any mpi4py intracommunicator (it is duplicated). Collective.
+        bucket_bytes: how much is reduced at a time; default DISTGRAD_BUCKET_BYTES or 4 MiB.
+        overlap: reduce while backward still runs.
+        transport: 'auto' or 'mpi'.
+        hook: how a bucket is reduced, `hook(bucket, comm) -> Work`; default the mean in rank order.
+        buffers: 'broadcast' takes them from rank 0 when wrapping and before `state_dict`; 'local'
+            leaves them alone.
+
+    Raises:
+        TypeError: no Module, or no communicator.
+        ValueError: an option that does not exist, or a communicator that is freed or null.
+        RuntimeError: the module is wrapped already.
+        CollectiveMismatchError: the ranks' models differ; names the first parameter that does.
+    """
+
+    def __init__(self, module: Module, comm: Any = None, *, bucket_bytes: int | None = None, overlap: bool = True,
+                 transport: str = "auto", hook: Hook | None = None, buffers: str = "broadcast") -> None:
+        if not isinstance(module, Module):
+            raise TypeError(f"DataParallel wraps an nn.Module, got {type(module).__name__}")
+        if transport not in ("auto", "mpi"):
+            raise ValueError(f"transport is 'auto' or 'mpi', got {transport!r}")
+        if buffers not in ("broadcast", "local"):
+            raise ValueError(f"buffers is 'broadcast' or 'local', got {buffers!r}")
+        bucket_bytes = config.bucket_bytes if bucket_bytes is None else bucket_bytes
+        if bucket_bytes <= 0:
+            raise ValueError(f"bucket_bytes is positive, got {bucket_bytes}")
+        communicator = as_communicator(comm)
+        named = [(name, p) for name, p in module.named_parameters() if p.dtype.kind in "fc"]
+        for name, p in named:
+            if p.placement is not None:
+                raise RuntimeError(f"parameter {name!r} belongs to {p.placement.group.label} already; a module is "
+                                   "wrapped once, by one rank (simulated ranks each build their own)")
+        label = f"DataParallel({type(module).__name__})"
+        settings = {"bucket_bytes": bucket_bytes, "hook": getattr(hook, "__qualname__", str(hook))}
+        verify_same([*module.named_parameters(), *module.named_buffers()], settings, communicator, label)
+        self.module = module
+        self.comm = communicator
+        self._buffers_mode = buffers
+        broadcast_tensors([p for _, p in module.named_parameters()], communicator)
+        if buffers == "broadcast":
+            broadcast_tensors([b for _, b in module.named_buffers()], communicator)
+        groups = _groups(named, bucket_bytes, label)
+        self._reducer = Reducer(groups, communicator, overlap=overlap, hook=hook or mean_hook, label=label)
+        for group in groups:
+            group.rank, group.ranks = communicator.rank, communicator.size
+            group.gather = self._reducer.gather
+        self._alone = communicator.size == 1 and hook is None
+        if not self._alone:
+            for placement in self._reducer.placements:
+                _listen(placement, self._reducer)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's forward. In grad mode, the next backward reduces this model."""
+        if not self._alone and self._reducer.sync and is_grad_enabled():
+            session.announce(self._reducer)
+        return self.module(*args, **kwargs)
+
+    forward = __call__
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Inside, backward leaves gradients unreduced; the next one outside reduces their sum."""
+        before, self._reducer.sync = self._reducer.sync, False
+        try:
+            yield
+        finally:
+            self._reducer.sync = before
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The module's state_dict, under the module's own names. Collective: buffers come from rank 0."""
+        if self._buffers_mode == "broadcast":
+            broadcast_tensors([b for _, b in self.module.named_buffers()], self.comm)
+        found: dict[str, Any] = self.module.state_dict(*args, **kwargs)
+        return found
+
+    def close(self) -> None:
+        """Give communicators and thread back, and the parameters their freedom. Collective."""
+        for placement in self._reducer.placements:
+            leaf = placement.leaf
+            if leaf is not None:
+                leaf.placement = None
+                if leaf.hooks is not None:
+                    leaf.hooks.last = None
+        self._reducer.close()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "module":  # not there yet: the constructor raised
+            raise AttributeError(name)
+        return getattr(self.module, name)
+
+    def __repr__(self) -> str:
+        inner = repr(self.module).replace("\n", "\n  ")
+        return f"DataParallel(\n  (module): {inner}\n)"
+
+
+def _groups(named: list[tuple[str, Any]], bucket_bytes: int, label: str) -> list[Group]:
+    """One flat group for each (dtype, device), with every parameter placed in its slot."""
+    kinds: dict[Any, list[tuple[str, Any]]] = {}
+    for name, p in named:
+        kinds.setdefault((p.dtype, str(of(p.array).device)), []).append((name, p))
+    groups = []
+    for members in kinds.values():
+        layout = plan([(name, p.array) for name, p in members], bucket_bytes)
+        group = Group(layout, of(members[0][1].array).xp.zeros(layout.size, layout.dtype), label=label)
+        for slot, (_, p) in zip(layout.slots, reversed(members), strict=True):
+            before = p.grad
+            p.grad = None
+            p.placement = Placement(group, slot, wrap(slot.view(group.flat)), weakref.ref(p))
+            if before is not None:
+                p.grad = before
+        groups.append(group)
+    return groups
+
+
+class _Arrival(partial):  # type: ignore[type-arg]
+    """The last hook of a wrapped leaf; carries its reducer so that a session can find it."""
+
+    reducer: Reducer
+
+
+def _listen(placement: Placement, reducer: Reducer) -> None:
+    leaf = placement.leaf
+    if leaf.hooks is None:
+        leaf.hooks = LeafHooks()
+    hook = _Arrival(lambda _leaf: session.arrived(reducer, placement))
+    hook.reducer = reducer
+    leaf.hooks.last = hook

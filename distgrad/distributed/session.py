@@ -1,0 +1,93 @@
+"""Which models one backward reduces, and in which order: one total order, the same on every rank.
+
+A session is the outermost backward of a thread. It includes the models that ran forward in grad mode
+since their last reduction, and those whose leaves it reaches; buckets leave in the order (creation of
+the model, bucket), so that two models never wait for each other.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from ..flat import Placement
+from ..graph.engine import Run, before_next_backward, current_run, queue_callback
+from .reducer import Reducer
+
+__all__ = ["announce", "arrived"]
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.announced: set[Reducer] = set()
+        self.run: Run | None = None
+        self.reducers: list[Reducer] = []
+
+
+_thread = _Thread()
+
+
+def announce(reducer: Reducer) -> None:
+    """The model ran forward in grad mode: this thread's next backward reduces it."""
+    if not _thread.announced:
+        before_next_backward(_begin)
+    _thread.announced.add(reducer)
+
+
+def arrived(reducer: Reducer, placement: Placement) -> None:
+    """A parameter's gradient was accumulated. The engine's last hook on every wrapped leaf."""
+    run = current_run()
+    while run is not None and run.outer is not None:
+        run = run.outer
+    if run is not None and _thread.run is not run:
+        _begin(run)
+    if reducer not in _thread.reducers:
+        return
+    reducer.arrived(placement)
+    if reducer.overlap:
+        _advance()
+
+
+def _begin(run: Run) -> None:
+    """The outermost backward begins (or reaches its first wrapped leaf)."""
+    announced = _thread.announced
+    _thread.run = run
+    _thread.reducers = []
+    if run.accumulate is not None and not run.accumulate:  # autograd.grad: it accumulates nothing
+        if announced:
+            before_next_backward(_begin)
+        return
+    _thread.announced = set()
+    included = {r for r in announced if r.sync} | {r for r in _owners(run) if r.sync}
+    _thread.reducers = sorted(included, key=lambda r: r.index)
+    for reducer in _thread.reducers:
+        reducer.begin(run)
+    if _thread.reducers:
+        queue_callback(_finish)
+
+
+def _owners(run: Run) -> set[Reducer]:
+    """The reducers of the leaves that this backward reaches."""
+    found: set[Any] = set()
+    for leaf in run.leaves:
+        hooks = leaf.hooks
+        if hooks is not None and hooks.last is not None:
+            found.add(hooks.last.reducer)
+    return found
+
+
+def _advance() -> None:
+    """Launch what is ready, the models in their order."""
+    for reducer in _thread.reducers:
+        if not reducer.advance():
+            return
+
+
+def _finish() -> None:
+    """Backward has ended: launch the rest, then wait and hand out the means."""
+    reducers, _thread.reducers = _thread.reducers, []
+    _thread.run = None
+    for reducer in reducers:
+        reducer.launch_rest()
+    for reducer in reducers:
+        reducer.finish()
