@@ -1,0 +1,179 @@
+"""`distgrad run` with real processes: what comes out, how it ends, and that nothing stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from distgrad.cli.launcher import find_mpiexec
+from distgrad.cli.registry import CommandError
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT = 60  # seconds; a machine that runs other things as well starts MPI slowly
+
+try:
+    find_mpiexec(os.environ)
+except CommandError:
+    pytest.skip("needs an mpiexec", allow_module_level=True)
+
+
+def start(*arguments: str, script: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-m", "distgrad", "run", *arguments, str(script), "first", "--second"],
+                            cwd=script.parent, env=environment, text=True, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def finish(job: subprocess.Popen[str]) -> tuple[int, str, str]:
+    try:
+        out, err = job.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        job.terminate()
+        out, err = job.communicate(timeout=LIMIT)
+        pytest.fail(f"did not end by itself\n{out}\n{err}")
+    return job.returncode, out, err
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    return tmp_path / "train.py"
+
+
+def pids(folder: Path, count: int) -> list[int]:
+    """Wait until that many ranks have left their pids in the folder."""
+    deadline = time.monotonic() + LIMIT
+    while len(found := [path for path in folder.glob("*.pid") if path.read_text()]) < count:
+        assert time.monotonic() < deadline, "the ranks did not start"
+        time.sleep(0.02)
+    return [int(path.read_text()) for path in found]
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def all_gone(found: list[int], within: float = 5.0) -> bool:
+    deadline = time.monotonic() + within
+    while not all(map(gone, found)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return all(map(gone, found))
+
+
+RANK = "from distgrad.comm.topology import world_communicator\nworld = world_communicator()\n"
+LEAVE_PID = RANK + """
+import os, time
+with open(f"{world.rank}.pid", "w") as file:
+    file.write(str(os.getpid()))
+"""
+
+
+def test_two_ranks_run_the_script_as_main(script: Path) -> None:
+    (script.parent / "beside.py").write_text("value = 7\n")
+    script.write_text(RANK + """
+import os, sys, beside
+assert __name__ == "__main__" and sys.modules["__main__"].world is world
+assert sys.argv == [__file__, "first", "--second"]
+assert os.environ["OMP_NUM_THREADS"] and os.environ["PYTHONUNBUFFERED"] == "1"
+print(f"rank {world.rank} of {world.size}, {beside.value}\\n", end="")
+""")
+    code, out, err = finish(start("-n", "2", script=script))
+    assert code == 0, err
+    assert sorted(out.split("\n")[:2]) == ["rank 0 of 2, 7", "rank 1 of 2, 7"]
+    assert "-n 2" in err.splitlines()[0] and "distgrad.cli.child" in err.splitlines()[0]
+
+
+def test_one_rank_that_raises_ends_all_with_one_traceback(script: Path) -> None:
+    script.write_text(RANK + """
+import time
+world.barrier()
+with open(f"{world.rank}.time", "w") as file:
+    file.write(str(time.time()))
+if world.rank == 1:
+    raise KeyError("no such layer")
+world.barrier()
+""")
+    code, out, err = finish(start("-n", "2", script=script))
+    ended = time.time()
+    assert code not in (0, 124)
+    assert ended - float((script.parent / "1.time").read_text()) < 5
+    assert (out + err).count("Traceback (most recent call last)") == 1
+    assert (out + err).count("KeyError: 'no such layer'") == 1
+    assert "rank 1" in out + err
+    assert "distgrad/cli" not in out + err, "the traceback begins in the script"
+
+
+def test_a_rank_that_exits_with_a_code_does_not_leave_the_others_waiting(script: Path) -> None:
+    script.write_text(LEAVE_PID + """
+import sys
+world.barrier()
+if world.rank == 0:
+    sys.exit(3)
+world.barrier()
+""")
+    job = start("-n", "2", script=script)
+    found = pids(script.parent, 2)
+    code, _, _ = finish(job)
+    assert code != 0 and all_gone(found)
+
+
+def test_all_ranks_may_exit_with_a_code(script: Path) -> None:
+    script.write_text(RANK + "import sys\nprint('said to the end')\nworld.barrier()\nsys.exit(3)\n")
+    code, out, _ = finish(start("-n", "2", script=script))
+    assert code != 0 and out.count("said to the end") == 2
+
+
+def test_the_timeout_shows_stacks_and_ends_the_job(script: Path) -> None:
+    script.write_text(LEAVE_PID + "def sleeping_in_here():\n    time.sleep(600)\nsleeping_in_here()\n")
+    job = start("-n", "2", "--timeout", "6", script=script)
+    found = pids(script.parent, 2)
+    code, out, err = finish(job)
+    assert code == 124
+    assert (out + err).count("in sleeping_in_here") == 2
+    assert all_gone(found)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_signals_end_the_job(number: signal.Signals, script: Path) -> None:
+    script.write_text(LEAVE_PID + "time.sleep(600)\n")
+    job = start("-n", "2", script=script)
+    found = pids(script.parent, 2)
+    job.send_signal(number)
+    code, _, _ = finish(job)
+    assert code == 128 + number
+    assert all_gone(found)
+
+
+def test_ranks_that_ignore_the_signal_are_killed(script: Path) -> None:
+    script.write_text(LEAVE_PID + """
+import signal
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, signal.SIG_IGN)
+print("deaf", flush=True)
+while True:
+    time.sleep(1)
+""")
+    job = start("-n", "2", script=script)
+    found = pids(script.parent, 2)
+    job.send_signal(signal.SIGTERM)
+    code, _, _ = finish(job)
+    assert code == 128 + signal.SIGTERM and all_gone(found)
+
+
+def test_input_reaches_rank_0_and_a_module_can_be_run(tmp_path: Path) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__main__.py").write_text(
+        RANK + "import sys\nif world.rank == 0:\n    print(sys.stdin.readline().strip(), sys.argv[1:], __package__)\n")
+    done = subprocess.run([sys.executable, "-m", "distgrad", "run", "-n", "2", "-m", "package", "--lr", "1"],
+                          cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, input="some text\n", text=True,
+                          capture_output=True, timeout=LIMIT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "some text ['--lr', '1'] package"
