@@ -18,6 +18,7 @@ from ..graph.modes import ANOMALY, GRAD, INFERENCE, no_grad, state
 from ..graph.node import Node, Port
 from ..graph.saved import RELEASED, note_versions, unpack
 from ..graph.version import check_in_place
+from ..graph.views import rebase, renew_views
 
 __all__ = ["Function", "FunctionCtx", "once_differentiable"]
 
@@ -203,7 +204,11 @@ class _Outputs:
         if any(y is t for t in self.ctx._constant) or y.dtype.kind not in "fc":
             return new_like(y) if any(y is a for a in self.args) else y
         if any(y is t for t in self.ctx._dirty):
-            y.fn, y._rg = sink, False
+            if y._view is not None:
+                rebase(y, wrap(y.array, sink))
+            else:
+                y.fn, y._rg = sink, False
+                renew_views(y)
             return y
         if any(y is a for a in self.args):  # an input returned as it is: the same memory at a new place
             return new_like(y, sink)

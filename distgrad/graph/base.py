@@ -12,7 +12,7 @@ from typing import Any
 from .._typing import Array, DType, Shape
 from ..backend import of
 
-__all__ = ["INFERENCE_VERSION", "LEAF", "TensorBase", "ViewInfo", "edge_of", "from_raw", "make", "new_like",
+__all__ = ["INFERENCE_VERSION", "LEAF", "TensorBase", "edge_of", "from_raw", "make", "new_like",
            "tensor_class", "wrap"]
 
 LEAF = 2  # `kind` of a leaf among the sinks of gradients; see node.NODE and node.PORT
@@ -22,23 +22,6 @@ LEAF = 2  # `kind` of a leaf among the sinks of gradients; see node.NODE and nod
 # of 0 that nobody shares yet, so most tensors never make a list. Saving a tensor notes the number;
 # unpacking compares. An inference tensor has this one object instead, which is never counted up.
 INFERENCE_VERSION: list[int] = [-1]
-
-
-class ViewInfo:
-    """What makes a tensor a view: the tensor that owns the storage, and how the view came about.
-
-    Attributes:
-        base: the tensor at the bottom, never itself a view.
-        multi: it is one of several outputs of one operation (`split`, `unbind`).
-        recorded: it was made in grad mode.
-    """
-
-    __slots__ = ("base", "multi", "recorded")
-
-    def __init__(self, base: TensorBase, multi: bool, recorded: bool) -> None:
-        self.base = base
-        self.multi = multi
-        self.recorded = recorded
 
 
 class TensorBase:
@@ -52,7 +35,7 @@ class TensorBase:
     fn: Any                      # Node | Port | None
     _rg: bool                    # a leaf that requires grad
     _grad: TensorBase | None
-    _view: ViewInfo | None
+    _view: Any                   # views.ViewInfo | None
     version: list[int] | None    # see [Note: versions]
     hooks: Any                   # hooks.LeafHooks | None, for leaves
     placement: Any               # flat.Placement | None: the memory in which the gradient lives

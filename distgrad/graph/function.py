@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 
 from ..backend import of
 from . import anomaly
-from .base import INFERENCE_VERSION, TensorBase, ViewInfo, wrap
+from .base import INFERENCE_VERSION, TensorBase, wrap
 from .modes import ANOMALY, GRAD, INFERENCE, state
 from .node import Node, Port
 from .saved import resolve
+from .views import mark_views
 
-__all__ = ["Function", "Scratch", "finish_inference", "finish_view"]
+__all__ = ["Function", "Scratch", "finish_inference"]
 
 
 class Scratch:
@@ -90,7 +91,7 @@ class Function:
             out = cls.forward(Scratch(), *arrays, **constants)
             made = tuple(wrap(_array(y)) for y in out) if out.__class__ is tuple else wrap(_array(out))
             if cls.view:
-                finish_view(made, first, False)
+                mark_views(made, cls, inputs, constants)
             if flags & INFERENCE:
                 finish_inference(made)
             return made
@@ -105,7 +106,7 @@ class Function:
         if node.values:
             resolve(node, inputs, arrays, made if made.__class__ is tuple else (made,))
         if cls.view:
-            finish_view(made, first, True)
+            mark_views(made, cls, inputs, constants)
         if flags & ANOMALY:
             anomaly.mark(node, *([t.array for t in made] if made.__class__ is tuple else (made.array,)))
         return made
@@ -127,21 +128,6 @@ def _finish_many(node: Node, out: tuple[Any, ...]) -> tuple[Any, ...]:
         node.shape, node.dtype = node.shape[0], node.dtype[0]
         return (wrap(arrays[0], node),)
     return tuple(wrap(y, Port(node, i) if y.dtype.kind in "fc" else None) for i, y in enumerate(arrays))
-
-
-def finish_view(made: Any, source: TensorBase, recorded: bool) -> None:
-    """Results that share the source's memory are its views: same version, same base."""
-    several = made.__class__ is tuple
-    base = source if source._view is None else source._view.base
-    for t in made if several else (made,):
-        if t.array.base is None and t.array is not source.array:
-            continue  # this time the operation had to copy
-        if t.array.base is not source.array.base and t.array.base is not source.array and \
-                t.array is not source.array:
-            continue
-        t.version = source.shared_version()
-        if t.version is not INFERENCE_VERSION or source._view is not None:
-            t._view = ViewInfo(base, several, recorded)
 
 
 def finish_inference(made: Any) -> None:

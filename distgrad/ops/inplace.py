@@ -13,6 +13,7 @@ from ..backend.dtypes import category
 from ..graph.base import TensorBase, edge_of, wrap
 from ..graph.modes import GRAD, INFERENCE, state
 from ..graph.version import check_in_place
+from ..graph.views import rebase, renew_views
 from .cast import cast
 
 __all__ = ["in_place"]
@@ -27,9 +28,6 @@ def in_place(name: str, x: Any, op: Callable[..., Any], *args: Any, **kwargs: An
     check_in_place(x, name)
     live = state.flags & (GRAD | INFERENCE) == GRAD and \
         (edge_of(x) is not None or any(isinstance(a, TensorBase) and edge_of(a) is not None for a in args))
-    if live and x._view is not None:
-        raise RuntimeError(f"{name}: x is a view, and writes into views are not recorded; write into the tensor that "
-                           f"owns the memory instead (base[key] = value), or use the out-of-place operation")
     # A rule may save its input, so the recorded op reads a copy; x itself is about to change.
     old = wrap(x.array.copy(), edge_of(x)) if live else wrap(x.array)
     result = op(old, *args, **kwargs)
@@ -41,8 +39,10 @@ def in_place(name: str, x: Any, op: Callable[..., Any], *args: Any, **kwargs: An
             raise RuntimeError(f"{name}: the result has dtype {result.dtype}, which cannot be stored into {x.dtype}")
         result = cast(result, x.dtype)
     x.array[...] = result.array
-    if live:
-        x.fn = result.fn
-        x._rg = False
+    if live and x._view is not None:
+        rebase(x, result)
+    elif live:
+        x.fn, x._rg = result.fn, False
+        renew_views(x)
     x.bump()
     return x

@@ -130,3 +130,54 @@ def test_data_assignment_is_not_counted() -> None:
     assert x.item() == 5 and x._version == 0
     with pytest.raises(TypeError):
         x.data = 3
+
+
+def test_a_write_through_a_view_joins_the_history_of_its_base_and_of_other_views() -> None:
+    x, w = leaf(1.0, 2.0, 3.0, 4.0), leaf(10.0, 20.0)
+    base = x * 1
+    other = base[1:4]
+    view = base.view(2, 2)[0]
+    view.mul_(w)
+    assert base.grad_fn.name() == "CopySlices"
+    np.testing.assert_array_equal(other.detach(), [40, 3, 4])
+    (base.sum() + (other * other).sum()).backward()
+    np.testing.assert_allclose(x.grad, [10, 20 + 2 * 40 * 20, 1 + 6, 1 + 8])
+    np.testing.assert_allclose(w.grad, [1, 2 + 2 * 40 * 2])
+
+
+def test_a_write_into_the_base_reaches_its_views() -> None:
+    x = leaf(1.0, 2.0)
+    base = x * 1
+    view = base[:1]
+    base.mul_(3)
+    view.sum().backward()
+    np.testing.assert_array_equal(x.grad, [3, 0])
+
+
+def test_a_write_through_a_view_has_a_second_derivative() -> None:
+    from distgrad.autograd import gradcheck, gradgradcheck
+
+    def f(x: Tensor, w: Tensor) -> Tensor:
+        base = x * 1
+        base[1:3].mul_(w)
+        base.t()[0:1].pow_(3)
+        return (base * base).sum()
+
+    x = distgrad.randn(4, 2, dtype=distgrad.float64, requires_grad=True)
+    w = distgrad.randn(2, dtype=distgrad.float64, requires_grad=True)
+    assert gradcheck(f, (x, w)) and gradgradcheck(f, (x, w))
+
+
+def test_a_view_of_a_plain_tensor_brings_it_into_the_graph() -> None:
+    buffer, w = distgrad.zeros(3), leaf(2.0)
+    buffer[1:2].add_(w)
+    assert buffer.requires_grad
+    (buffer * 5).sum().backward()
+    assert w.grad.item() == 5
+
+
+def test_views_of_a_long_lived_buffer_do_not_pile_up() -> None:
+    buffer = distgrad.zeros(4)
+    for _ in range(1000):
+        buffer[1:].sum()
+    assert len(buffer.__dict__["_views"]) < 64
