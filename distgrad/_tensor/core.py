@@ -16,7 +16,7 @@ from ..backend import Device, device_of, of
 from ..backend.dtypes import dtype_of
 from ..graph.backward import backward
 from ..graph.base import INFERENCE_VERSION, TensorBase, edge_of, make, new_like, tensor_class, wrap
-from ..graph.hooks import LeafHooks, NodeHooks, RemovableHandle, Table
+from ..graph.hooks import RemovableHandle, Table, leaf_hooks
 from ..graph.node import PORT
 from ..ops import parts, shape
 from .conversion import Conversion
@@ -268,8 +268,8 @@ class Tensor(Operators, Elementwise, Reducing, Shaping, Conversion, TensorBase):
         if edge_of(self) is None:
             raise RuntimeError("register_hook: this tensor does not require grad, so no gradient will come")
         if self.fn is None:
-            return self._leaf_hooks().tensor.add(hook)
-        return self._node_hooks().tensor.setdefault(self.output_nr, Table()).add(hook)
+            return leaf_hooks(self).tensor.add(hook)
+        return self.grad_fn.all_hooks().tensor.setdefault(self.output_nr, Table()).add(hook)
 
     def register_post_accumulate_grad_hook(self, hook: Callable[[Any], None]) -> RemovableHandle:
         """Call hook(leaf) after a gradient was accumulated into `.grad`.
@@ -279,14 +279,14 @@ class Tensor(Operators, Elementwise, Reducing, Shaping, Conversion, TensorBase):
         """
         if self.fn is not None or not self._rg:
             raise RuntimeError("register_post_accumulate_grad_hook: only leaves that require grad accumulate")
-        return self._leaf_hooks().post_accumulate.add(hook)
+        return leaf_hooks(self).post_accumulate.add(hook)
 
     def retain_grad(self) -> None:
         """Keep `.grad` of this tensor although it is no leaf."""
         if edge_of(self) is None:
             raise RuntimeError("retain_grad: this tensor does not require grad")
         if self.fn is not None:
-            self._node_hooks().retained[self.output_nr] = weakref.ref(self)
+            self.grad_fn.all_hooks().retained[self.output_nr] = weakref.ref(self)
 
     @property
     def retains_grad(self) -> bool:
@@ -294,17 +294,6 @@ class Tensor(Operators, Elementwise, Reducing, Shaping, Conversion, TensorBase):
         hooks = None if self.fn is None else self.grad_fn.hooks
         reference = None if hooks is None else hooks.retained.get(self.output_nr)
         return reference is not None and reference() is self
-
-    def _leaf_hooks(self) -> LeafHooks:
-        if self.hooks is None:
-            self.hooks = LeafHooks()
-        return self.hooks
-
-    def _node_hooks(self) -> NodeHooks:
-        node = self.grad_fn
-        if node.hooks is None:
-            node.hooks = NodeHooks()
-        return node.hooks
 
     def __repr__(self) -> str:
         from .show import show

@@ -12,9 +12,10 @@ from typing import Any
 
 from .._tensor.core import Tensor
 from .._tensor.creation import zeros
-from ..graph.anomaly import mark
+from ..graph import dual
 from ..graph.base import TensorBase, edge_of, from_raw, new_like, wrap
-from ..graph.modes import ANOMALY, GRAD, INFERENCE, no_grad, state
+from ..graph.extras import record_extras
+from ..graph.modes import DUAL, EXTRAS, GRAD, INFERENCE, no_grad, state
 from ..graph.node import Node, Port
 from ..graph.saved import RELEASED, note_versions, unpack
 from ..graph.version import check_in_place
@@ -143,6 +144,8 @@ class Function:
     def apply(cls, *args: Any) -> Any:
         """Run forward; record the call when an argument requires grad in grad mode."""
         flags = state.flags
+        if flags & DUAL:
+            return dual.apply(cls.apply, args, {})
         live = flags & (GRAD | INFERENCE) == GRAD and any(
             isinstance(a, TensorBase) and edge_of(a) is not None for a in args)
         rule = cls.__dict__.get("_rule")
@@ -160,8 +163,8 @@ class Function:
         several = isinstance(output, tuple)
         outputs = output if several else (output,)
         made = _Outputs(cls, ctx, args, outputs, live).attach()
-        if live and flags & ANOMALY:
-            mark(ctx, *(t.array for t in made if isinstance(t, TensorBase)))
+        if live and flags & EXTRAS:
+            record_extras(ctx, flags, tuple(t for t in made if isinstance(t, TensorBase)))
         return tuple(made) if several else made[0]
 
 

@@ -15,7 +15,7 @@ from ..backend import of
 from ..config import config
 from ..flat import Group, Placement, plan
 from ..graph.base import wrap
-from ..graph.hooks import LeafHooks
+from ..graph.hooks import leaf_hooks
 from ..graph.modes import is_grad_enabled
 from ..nn import Module
 from . import session
@@ -157,9 +157,6 @@ class _Arrival(partial):  # type: ignore[type-arg]
 
 
 def _listen(placement: Placement, reducer: Reducer) -> None:
-    leaf = placement.leaf
-    if leaf.hooks is None:
-        leaf.hooks = LeafHooks()
     hook = _Arrival(lambda _leaf: session.arrived(reducer, placement))
     hook.reducer = reducer
-    leaf.hooks.last = hook
+    leaf_hooks(placement.leaf).last = hook

@@ -14,7 +14,7 @@ from typing import Any
 from ..backend import of
 from ..errors import AnomalyError, rank_prefix
 from .base import TensorBase
-from .modes import ANOMALY, ANOMALY_INF, ANOMALY_NAN, Mode, state
+from .modes import ANOMALY, ANOMALY_INF, ANOMALY_NAN, Mode, Switch, state
 
 __all__ = ["Where", "check", "detect_anomaly", "mark", "set_detect_anomaly", "where"]
 
@@ -100,16 +100,11 @@ class detect_anomaly(Mode):
         self.flags_on, self.flags_off = _words(True, check_nan, check_inf)
 
 
-class set_detect_anomaly(Mode):
-    """Switch anomaly mode on or off: at once when called, undone on leaving when a context."""
+class set_detect_anomaly(Switch):
+    """Switch anomaly mode on or off; the arguments are those of `detect_anomaly`."""
 
     def __init__(self, mode: bool, check_nan: bool = True, check_inf: bool = True) -> None:
-        self._saved = [state.flags]
-        self.flags_on, self.flags_off = _words(mode, check_nan, check_inf)
-        state.flags = (state.flags & ~self.flags_off) | self.flags_on
-
-    def __enter__(self) -> Any:
-        return None
+        super().__init__(*_words(mode, check_nan, check_inf))
 
 
 def _words(mode: bool, check_nan: bool, check_inf: bool) -> tuple[int, int]:

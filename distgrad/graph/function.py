@@ -10,14 +10,15 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ..backend import of
-from . import anomaly
+from . import dual
 from .base import INFERENCE_VERSION, TensorBase, wrap
-from .modes import ANOMALY, GRAD, INFERENCE, state
+from .extras import record_extras
+from .modes import DUAL, EXTRAS, GRAD, INFERENCE, state
 from .node import Node, Port
 from .saved import resolve
 from .views import mark_views
 
-__all__ = ["Function", "Scratch", "finish_inference"]
+__all__ = ["Alias", "Function", "Scratch", "alias", "finish_inference"]
 
 
 class Scratch:
@@ -87,6 +88,8 @@ class Function:
         if first is None:
             return cls.forward(Scratch(), *arrays, **constants)
         flags = state.flags
+        if flags & DUAL:
+            return dual.apply(cls.apply, inputs, constants)
         if not live or flags & (GRAD | INFERENCE) != GRAD:
             out = cls.forward(Scratch(), *arrays, **constants)
             made = tuple(wrap(_array(y)) for y in out) if out.__class__ is tuple else wrap(_array(out))
@@ -107,9 +110,26 @@ class Function:
             resolve(node, inputs, arrays, made if made.__class__ is tuple else (made,))
         if cls.view:
             mark_views(made, cls, inputs, constants)
-        if flags & ANOMALY:
-            anomaly.mark(node, *([t.array for t in made] if made.__class__ is tuple else (made.array,)))
+        if flags & EXTRAS:
+            record_extras(node, flags, made if made.__class__ is tuple else (made,))
         return made
+
+
+class Alias(Function):
+    """The same values at a new place in the graph."""
+
+    fresh = False
+
+    def forward(ctx: Any, x: Any) -> Any:
+        return x
+
+    def vjp(ctx: Any, g: Any) -> Any:
+        return g
+
+
+def alias(x: Any) -> Any:
+    """`x` behind a node of its own."""
+    return Alias.apply(x)
 
 
 def _array(out: Any) -> Any:

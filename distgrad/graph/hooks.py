@@ -15,7 +15,7 @@ from typing import Any
 from .base import TensorBase, from_raw
 
 __all__ = ["LeafHooks", "NodeHooks", "RemovableHandle", "Table", "after_leaf", "after_node", "as_tensor", "before_leaf",
-           "before_node", "retain", "run_tensor_hooks"]
+           "before_node", "leaf_hooks", "retain", "run_tensor_hooks"]
 
 _next_id = count().__next__
 
@@ -89,6 +89,14 @@ class NodeHooks:
         self.retained: dict[int, weakref.ref[TensorBase]] = {}  # output number -> tensor whose .grad is kept
         self.pre = Table()     # hook(grad_outputs) -> grad_outputs | None
         self.post = Table()    # hook(grad_inputs, grad_outputs) -> grad_inputs | None
+
+
+def leaf_hooks(leaf: Any) -> LeafHooks:
+    """A leaf's hooks, made when first asked for."""
+    if leaf.hooks is None:
+        leaf.hooks = LeafHooks()
+    found: LeafHooks = leaf.hooks
+    return found
 
 
 def as_tensor(g: Any) -> Any:

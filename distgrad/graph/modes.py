@@ -11,14 +11,19 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["ANOMALY", "ANOMALY_INF", "ANOMALY_NAN", "GRAD", "INFERENCE", "Mode", "enable_grad", "inference_mode",
-           "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "set_grad_enabled", "state"]
+__all__ = ["ANOMALY", "ANOMALY_INF", "ANOMALY_NAN", "DUAL", "EXTRAS", "GRAD", "GUARDING", "INFERENCE", "PACKING",
+           "Mode", "Switch", "enable_grad", "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad",
+           "set_grad_enabled", "state"]
 
 GRAD = 1           # operations are recorded
 INFERENCE = 2      # results are inference tensors; nothing records, whatever GRAD says
 ANOMALY = 4        # nodes remember where they were made
 ANOMALY_NAN = 8    # backward raises when a rule returns NaN
 ANOMALY_INF = 16   # ... or Inf
+PACKING = 32       # saved tensors pass through hooks
+DUAL = 128         # tensors may carry tangents (forward mode)
+GUARDING = 64      # saved arrays are read-only while a graph holds them
+EXTRAS = ANOMALY | PACKING | GUARDING  # what recording an operation has to look at beyond the usual
 
 
 class _State(threading.local):
@@ -107,27 +112,34 @@ class enable_grad(_Bare):
     flags_on = GRAD
 
 
-class set_grad_enabled(Mode):
-    """Set grad mode to `mode`: at once when called as a function, undone on leaving when a context.
+class Switch(Mode):
+    """A mode that is set as soon as it is made: a function call, a context, or a decorator.
 
-    As a decorator it affects only the decorated function.
+    As a context it restores on leaving what was before it was made; as a decorator it affects only
+    the decorated function.
     """
 
-    def __init__(self, mode: bool) -> None:
+    def __init__(self, flags_on: int, flags_off: int) -> None:
         self._saved = [state.flags]
-        self.flags_on, self.flags_off = (GRAD, 0) if mode else (0, GRAD)
-        state.flags = (state.flags & ~GRAD) | (GRAD if mode else 0)
+        self.flags_on, self.flags_off = flags_on, flags_off
+        state.flags = (state.flags & ~flags_off) | flags_on
 
     def __enter__(self) -> Any:
-        # The constructor has saved the word and set the mode already.
-        state.flags = (state.flags & ~self.flags_off) | self.flags_on
+        if self.__dict__.get("_saved"):  # the first time, the constructor has done it
+            state.flags = (state.flags & ~self.flags_off) | self.flags_on
+        else:
+            super().__enter__()
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        state.flags = self._saved[0]
+        state.flags = self._saved.pop()
         return super().__call__(function)
 
-    def _fresh(self) -> Mode:
-        return set_grad_enabled(bool(self.flags_on))
+
+class set_grad_enabled(Switch):
+    """Set grad mode to `mode`."""
+
+    def __init__(self, mode: bool) -> None:
+        super().__init__(*((GRAD, 0) if mode else (0, GRAD)))
 
 
 class inference_mode(Mode):

@@ -12,6 +12,7 @@ from typing import Any
 from .._typing import DType, Shape
 from . import saved as _saved
 from .base import LEAF
+from .hooks import NodeHooks, RemovableHandle, leaf_hooks
 
 __all__ = ["NODE", "PORT", "AccumulateGrad", "Node", "Port"]
 
@@ -34,8 +35,8 @@ class Node:
         shape, dtype: of the output, or tuples of them when there are several.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "dtype", "edges", "expected", "hooks", "made_at", "op", "outputs",
-                 "own", "seq", "shape", "values")
+    __slots__ = ("__dict__", "__weakref__", "dtype", "edges", "expected", "hooks", "guard", "made_at", "op",
+                 "outputs", "own", "packed", "seq", "shape", "values")
 
     kind = NODE
     dtype: DType
@@ -48,7 +49,8 @@ class Node:
         self.seq = _next_seq()
         self.own = self.expected = ()
         self.outputs = 1
-        self.hooks = self.made_at = None
+        self.packed = False
+        self.guard = self.hooks = self.made_at = None
 
     # -- as the ctx of an operation: what a rule calls
 
@@ -80,6 +82,20 @@ class Node:
     def metadata(self) -> dict[str, Any]:
         """A dictionary for the user's own notes on this node."""
         return self.__dict__.setdefault("_metadata", {})
+
+    def register_hook(self, hook: Any) -> RemovableHandle:
+        """Call hook(grad_inputs, grad_outputs) after the node ran; it may return other grad_inputs."""
+        return self.all_hooks().post.add(hook)
+
+    def register_prehook(self, hook: Any) -> RemovableHandle:
+        """Call hook(grad_outputs) before the node runs; it may return other grad_outputs."""
+        return self.all_hooks().pre.add(hook)
+
+    def all_hooks(self) -> NodeHooks:
+        """This node's hooks, made when first asked for."""
+        if self.hooks is None:
+            self.hooks = NodeHooks()
+        return self.hooks
 
     def __repr__(self) -> str:
         return f"<{self.name()} object at {id(self):#x}>"
@@ -115,6 +131,14 @@ class AccumulateGrad:
     def name(self) -> str:
         """'AccumulateGrad', as torch names it."""
         return "AccumulateGrad"
+
+    def register_hook(self, hook: Any) -> RemovableHandle:
+        """Call hook((), (grad,)) after the gradient was accumulated."""
+        return leaf_hooks(self.variable).post.add(hook)
+
+    def register_prehook(self, hook: Any) -> RemovableHandle:
+        """Call hook((grad,)) before the gradient is accumulated; it may return another one."""
+        return leaf_hooks(self.variable).pre.add(hook)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AccumulateGrad) and other.variable is self.variable

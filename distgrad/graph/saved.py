@@ -11,6 +11,7 @@ from typing import Any
 
 from .base import TensorBase, wrap
 from .modes import GRAD, state
+from .packing import unpacked
 from .version import changed_error, inference_error
 
 __all__ = ["RELEASED", "note_versions", "release", "released_error", "resolve", "unpack"]
@@ -78,9 +79,11 @@ def unpack(node: Any) -> Any:
     for version, number, position in node.expected:
         if version[0] != number:
             raise changed_error(node, position, version[0], number)
+    if node.packed:
+        values = unpacked(node, values)
     if not state.flags & GRAD:
         return [value.array if isinstance(value, TensorBase) else value for value in values]
-    if not node.own:
+    if not node.own or node.packed:
         return values
     out = list(values)
     for position, number in node.own:
@@ -100,6 +103,7 @@ def release(node: Any) -> None:
     if node.values:
         node.values = RELEASED
         node.expected = ()
+        node.guard = None
 
 
 def released_error(node: Any) -> RuntimeError:

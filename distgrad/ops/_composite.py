@@ -11,26 +11,9 @@ from typing import Any
 
 from ..graph.base import TensorBase
 from ..graph.engine import run_backward
-from ..graph.function import Function
+from ..graph.function import alias
 
-__all__ = ["Alias", "alias", "composite_vjp"]
-
-
-class Alias(Function):
-    """The same values at a new place in the graph."""
-
-    fresh = False
-
-    def forward(ctx: Any, x: Any) -> Any:
-        return x
-
-    def vjp(ctx: Any, g: Any) -> Any:
-        return g
-
-
-def alias(x: Any) -> Any:
-    """`x` behind a node of its own."""
-    return Alias.apply(x)
+__all__ = ["composite_vjp"]
 
 
 def composite_vjp(formula: Callable[..., Any], inputs: tuple[Any, ...], g: Any) -> tuple[Any, ...]:

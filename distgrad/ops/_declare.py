@@ -15,9 +15,10 @@ from functools import partial
 from typing import Any
 
 from ..backend import of, of_type
-from ..graph import anomaly
+from ..graph import dual
 from ..graph.base import INFERENCE_VERSION, TensorBase, wrap
-from ..graph.modes import ANOMALY, GRAD, INFERENCE, state
+from ..graph.extras import record_extras
+from ..graph.modes import DUAL, EXTRAS, GRAD, INFERENCE, state
 from ..graph.node import Node
 from ..graph.saved import note_versions
 from ._promote import float_dtype, result_type, scalar_result
@@ -105,6 +106,9 @@ class Unary(Elementwise):
     def __call__(self, x: Any) -> Any:
         if not isinstance(x, TensorBase):
             return self.kernels[x.__class__](x)
+        flags = state.flags
+        if flags & DUAL:
+            return dual.apply(self, (x,), {})
         array = x.array
         if self.floating and array.dtype.kind not in "fc":
             x = cast(x, float_dtype(array.dtype))
@@ -112,7 +116,6 @@ class Unary(Elementwise):
         out = self.kernels[array.__class__](array)
         if out.__class__ is not array.__class__:
             out = of(array).xp.asarray(out)
-        flags = state.flags
         edge = x.fn
         if edge is None and x._rg:
             edge = x
@@ -129,8 +132,8 @@ class Unary(Elementwise):
             node.values = tuple([x if name == "x" else out for name in self.names])
             node.own = self.own
             note_versions(node, (made,))
-        if flags & ANOMALY:
-            anomaly.mark(node, out)
+        if flags & EXTRAS:
+            record_extras(node, flags, (made,))
         return made
 
     def vjp(self, node: Node, g: Any) -> Any:
@@ -156,6 +159,9 @@ class Binary(Elementwise):
     def __call__(self, a: Any, b: Any) -> Any:
         a_tensor = isinstance(a, TensorBase)
         b_tensor = isinstance(b, TensorBase)
+        flags = state.flags
+        if flags & DUAL and (a_tensor or b_tensor):
+            return dual.apply(self, (a, b), {})
         x = a.array if a_tensor else a
         y = b.array if b_tensor else b
         if a_tensor and b_tensor:
@@ -184,7 +190,6 @@ class Binary(Elementwise):
             edge_b = b.fn
             if edge_b is None and b._rg:
                 edge_b = b
-        flags = state.flags
         if (edge_a is None and edge_b is None) or flags & (GRAD | INFERENCE) != GRAD or self.da is None:
             made = wrap(out)
             if flags & INFERENCE:
@@ -201,8 +206,8 @@ class Binary(Elementwise):
             if "y" in names:
                 node.own = ((names.index("y"), 0),)
             note_versions(node, (made,))
-        if flags & ANOMALY:
-            anomaly.mark(node, out)
+        if flags & EXTRAS:
+            record_extras(node, flags, (made,))
         return made
 
     def _promoted(self, a: Any, b: Any) -> tuple[Any, Any]:

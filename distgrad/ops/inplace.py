@@ -11,7 +11,9 @@ from typing import Any
 
 from ..backend.dtypes import category
 from ..graph.base import TensorBase, edge_of, wrap
-from ..graph.modes import GRAD, INFERENCE, state
+from ..graph.dual import set_tangent, tangent_of, write_tangent
+from ..graph.guard import writable
+from ..graph.modes import DUAL, GRAD, INFERENCE, state
 from ..graph.version import check_in_place
 from ..graph.views import rebase, renew_views
 from .cast import cast
@@ -29,7 +31,10 @@ def in_place(name: str, x: Any, op: Callable[..., Any], *args: Any, **kwargs: An
     live = state.flags & (GRAD | INFERENCE) == GRAD and \
         (edge_of(x) is not None or any(isinstance(a, TensorBase) and edge_of(a) is not None for a in args))
     # A rule may save its input, so the recorded op reads a copy; x itself is about to change.
-    old = wrap(x.array.copy(), edge_of(x)) if live else wrap(x.array)
+    dual = state.flags & DUAL
+    old = wrap(x.array.copy(), edge_of(x)) if live or dual else wrap(x.array)
+    if dual:
+        set_tangent(old, tangent_of(x))
     result = op(old, *args, **kwargs)
     if result.shape != x.shape:
         raise RuntimeError(f"{name}: the result has shape {tuple(result.shape)}, which does not fit in place into "
@@ -38,11 +43,14 @@ def in_place(name: str, x: Any, op: Callable[..., Any], *args: Any, **kwargs: An
         if category(result.dtype) > category(x.dtype):
             raise RuntimeError(f"{name}: the result has dtype {result.dtype}, which cannot be stored into {x.dtype}")
         result = cast(result, x.dtype)
-    x.array[...] = result.array
+    with writable(x.array):
+        x.array[...] = result.array
     if live and x._view is not None:
         rebase(x, result)
     elif live:
         x.fn, x._rg = result.fn, False
         renew_views(x)
+    if dual:
+        write_tangent(x, tangent_of(result))
     x.bump()
     return x

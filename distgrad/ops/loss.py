@@ -1,6 +1,6 @@
 """Losses between numbers: one row for each elementwise formula, then one reduction.
 
-Losses over classes are in `classify`.
+Losses over classes come from `classify` and are named here with the others.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from . import pointwise as P
 from . import reduce
 from ._checks import check_floating, check_reduction
 from ._declare import binary
+from .classify import cross_entropy, nll_loss
 from .pointwise import exp, log_sigmoid, xlogy
 from .reduce import sum as total
 from .select import clamp, where
 
-__all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cosine_similarity", "huber_loss", "kl_div",
-           "l1_loss", "mse_loss", "smooth_l1_loss"]
+__all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cosine_similarity", "cross_entropy",
+           "huber_loss", "kl_div", "l1_loss", "mse_loss", "nll_loss", "smooth_l1_loss"]
 
 
 def _clamped_log(xp: Any, x: Any) -> Any:

@@ -15,7 +15,8 @@ from ._composite import composite_vjp
 from .pointwise import rsqrt
 from .shape import reshape
 
-__all__ = ["BatchNorm", "GroupNorm", "LayerNorm", "RMSNorm", "batch_norm", "group_norm", "layer_norm", "rms_norm"]
+__all__ = ["BatchNorm", "GroupNorm", "LayerNorm", "Normalize", "RMSNorm", "batch_norm", "group_norm", "layer_norm",
+           "rms_norm"]
 
 
 def _affine(y: Any, weight: Any, bias: Any, shape: tuple[int, ...]) -> Any:
@@ -26,8 +27,6 @@ def _affine(y: Any, weight: Any, bias: Any, shape: tuple[int, ...]) -> Any:
 
 class Normalize(Function):
     """What the normalisations share; `inner` is the shape in which `axes` and `affine` are meant."""
-
-    centered = True
 
     def forward(ctx: Any, x: Any, weight: Any, bias: Any, eps: float, inner: tuple[int, ...], axes: tuple[int, ...],
                 affine: tuple[int, ...], centered: bool) -> Any:
