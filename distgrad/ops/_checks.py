@@ -35,7 +35,8 @@ def pair(name: str, what: str, value: Any, least: int = 0) -> tuple[int, int]:
     """One integer for both directions, or two of them.
 
     Raises:
-        RuntimeError: not one or two integers, or one below `least`.
+        TypeError: not integers.
+        RuntimeError: more than two, or one below `least`.
     """
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     try:

@@ -129,6 +129,12 @@ def cumprod(x: Any, dim: int, *, dtype: Any = None) -> Any:
 
 
 def logcumsumexp(x: Any, dim: int) -> Any:
-    """log of the running sums of exp(x) along `dim`, without overflow."""
+    """log of the running sums of exp(x) along `dim`, without overflow.
+
+    Raises:
+        NotImplementedError: an integer tensor.
+    """
+    if x.dtype.kind != "f":
+        raise NotImplementedError(f"logcumsumexp: takes floating tensors, got {x.dtype}")
     at = one_dim("logcumsumexp", dim, len(x.shape))
     return LogCumSumExp.apply(x, dim=at) if len(x.shape) else x * 1

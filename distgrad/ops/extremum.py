@@ -6,6 +6,7 @@ and max and min of everything, share it equally among equals. NaN counts as extr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .._typing import Dims
@@ -15,7 +16,7 @@ from ._arguments import dims_of, number_of, one_dim, plain, raw
 from .cast import cast
 from .gather import Pick
 from .pointwise import maximum, minimum
-from .views import expand, flatten, reshape
+from .views import expand, reshape
 
 __all__ = ["AMax", "AMin", "MaxResult", "MedianResult", "MinResult", "amax", "amin", "aminmax", "argmax", "argmin",
            "max", "median", "min"]
@@ -44,12 +45,12 @@ class MedianResult(NamedTuple):
     indices: Any
 
 
-class _Extreme(Function):
-    """The largest or smallest element over dimensions; the gradient is shared among equals."""
+class _Shared(Function):
+    """A chosen element over dimensions; the gradient is shared among its equals (`nan`: NaN equals NaN)."""
 
-    def forward(ctx: Any, x: Any, dims: _Dims, keepdim: bool, largest: bool) -> Any:
-        ctx.dims, ctx.keepdim = dims, keepdim
-        out = of(x).xp.asarray((x.max if largest else x.min)(axis=dims, keepdims=keepdim))
+    def forward(ctx: Any, x: Any, choose: Callable[..., Any], dims: _Dims, keepdim: bool, nan: bool) -> Any:
+        ctx.dims, ctx.keepdim, ctx.nan = dims, keepdim, nan
+        out = of(x).xp.asarray(choose(x, dims, keepdim))
         ctx.save(x, out)
         return out
 
@@ -58,21 +59,42 @@ class _Extreme(Function):
         if not ctx.keepdim:
             shape = tuple([1 if ctx.dims is None or i in ctx.dims else n for i, n in enumerate(x.shape)])
             g, y = reshape(g, shape), reshape(y, shape)
-        equal = raw(x) == raw(y)
+        x, y = raw(x), raw(y)
+        equal = x == y
+        if ctx.nan:
+            equal = equal | ((x != x) & (y != y))
         count = equal.sum(axis=ctx.dims, keepdims=True).astype(g.dtype)
         return expand(g / count, tuple(x.shape)) * equal
 
 
-class AMax(_Extreme):
+class AMax(_Shared):
     """The largest element over dimensions."""
 
     name = "Amax"
 
 
-class AMin(_Extreme):
+class AMin(_Shared):
     """The smallest element over dimensions."""
 
     name = "Amin"
+
+
+class _MaxOfAll(_Shared):
+    """The largest element of a tensor."""
+
+    name = "Max"
+
+
+class _MinOfAll(_Shared):
+    """The smallest element of a tensor."""
+
+    name = "Min"
+
+
+class _MedianOfAll(_Shared):
+    """The middle element of a tensor."""
+
+    name = "Median"
 
 
 class _Max(Pick):
@@ -93,11 +115,17 @@ class _Median(Pick):
     name = "Median"
 
 
-def _not_empty(name: str, shape: Any, dims: _Dims) -> None:
-    """IndexError where a reduction has nothing to choose from."""
-    empty = [n for i, n in enumerate(shape) if n == 0 and (dims is None or i in dims)]
-    if empty:
-        kind = RuntimeError if dims is None else IndexError
+def _largest(x: Any, dims: _Dims, keepdim: bool) -> Any:
+    return x.max(axis=dims, keepdims=keepdim)
+
+
+def _smallest(x: Any, dims: _Dims, keepdim: bool) -> Any:
+    return x.min(axis=dims, keepdims=keepdim)
+
+
+def _not_empty(name: str, shape: Any, dims: _Dims, kind: type[Exception] = IndexError) -> None:
+    """Refuse a reduction that has nothing to choose from."""
+    if [n for i, n in enumerate(shape) if n == 0 and (dims is None or i in dims)]:
         over = "all dims" if dims is None else f"dims {dims}"
         raise kind(f"{name}: there is nothing to choose from over {over} of shape {tuple(shape)}")
 
@@ -109,8 +137,8 @@ def amax(x: Any, dim: Dims = None, keepdim: bool = False) -> Any:
         IndexError: an empty dimension (RuntimeError when all are reduced).
     """
     dims = dims_of("amax", dim, len(x.shape))
-    _not_empty("amax", x.shape, dims)
-    return AMax.apply(x, dims=dims, keepdim=keepdim, largest=True)
+    _not_empty("amax", x.shape, dims, RuntimeError if dim in (None, ()) else IndexError)
+    return AMax.apply(x, choose=_largest, dims=dims, keepdim=keepdim, nan=False)
 
 
 def amin(x: Any, dim: Dims = None, keepdim: bool = False) -> Any:
@@ -120,8 +148,8 @@ def amin(x: Any, dim: Dims = None, keepdim: bool = False) -> Any:
         IndexError: an empty dimension (RuntimeError when all are reduced).
     """
     dims = dims_of("amin", dim, len(x.shape))
-    _not_empty("amin", x.shape, dims)
-    return AMin.apply(x, dims=dims, keepdim=keepdim, largest=False)
+    _not_empty("amin", x.shape, dims, RuntimeError if dim in (None, ()) else IndexError)
+    return AMin.apply(x, choose=_smallest, dims=dims, keepdim=keepdim, nan=False)
 
 
 def aminmax(x: Any, *, dim: int | None = None, keepdim: bool = False) -> tuple[Any, Any]:
@@ -138,7 +166,9 @@ def _picked(function: type[Pick], result: Any, x: Any, dim: int, keepdim: bool, 
 def _extreme(name: str, x: Any, dim: Any, keepdim: bool, largest: bool) -> Any:
     """max or min: over everything, over a dimension, or with another tensor."""
     if dim is None:
-        return (amax if largest else amin)(x)
+        _not_empty(name, x.shape, None, RuntimeError)
+        kind, choose = (_MaxOfAll, _largest) if largest else (_MinOfAll, _smallest)
+        return kind.apply(x, choose=choose, dims=None, keepdim=False, nan=True)
     if hasattr(dim, "dtype"):
         return (maximum if largest else minimum)(x, dim)
     shape = tuple(x.shape)
@@ -201,17 +231,23 @@ def median(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     if dim is None:
         if not number_of(shape):
             return cast(plain(x, of(raw(x)).xp.asarray(float("nan"))), x.dtype)
-        return median(flatten(x), 0).values
+        return _MedianOfAll.apply(x, choose=_middle, dims=None, keepdim=False, nan=True)
     at = one_dim("median", dim, len(shape))
     if not shape:
         x, keepdim = reshape(x, (1,)), False
     _not_empty("median", x.shape, (at,))
-    array = raw(x)
-    xp = of(array).xp
-    order = xp.argsort(array, axis=at, kind="stable")
-    middle = (array.shape[at] - 1) // 2
-    index = order[(slice(None),) * at + (slice(middle, middle + 1),)]
-    if array.dtype.kind == "f":
-        missing = xp.isnan(array)
-        index = xp.where(missing.any(axis=at, keepdims=True), missing.argmax(axis=at, keepdims=True), index)
-    return _picked(_Median, MedianResult, x, at, keepdim, index)
+    return _picked(_Median, MedianResult, x, at, keepdim, _middle_place(raw(x), at))
+
+
+def _middle_place(x: Any, dim: int) -> Any:
+    """The index of the middle element along `dim` of a raw array, which has size one; of a NaN if there is one."""
+    xp = of(x).xp
+    middle = (x.shape[dim] - 1) // 2
+    index = xp.argsort(x, axis=dim, kind="stable")[(slice(None),) * dim + (slice(middle, middle + 1),)]
+    missing = x != x
+    return xp.where(missing.any(axis=dim, keepdims=True), missing.argmax(axis=dim, keepdims=True), index)
+
+
+def _middle(x: Any, dims: _Dims, keepdim: bool) -> Any:
+    flat = x.reshape(-1)
+    return flat[_middle_place(flat, 0)].reshape(())

@@ -13,7 +13,7 @@ from ._arguments import one_dim, plain, raw
 from .indexing import getitem, index_put
 from .views import broadcast_tensors, expand, flatten, reshape, unsqueeze
 
-__all__ = ["Gather", "Pick", "Scatter", "ScatterAdd", "argwhere", "gather", "integers", "masked_scatter",
+__all__ = ["Gather", "Pick", "Scatter", "ScatterAdd", "argwhere", "check_range", "gather", "integers", "masked_scatter",
            "masked_select", "nonzero", "one_hot", "scatter", "scatter_add", "take_along_dim"]
 
 
@@ -108,13 +108,20 @@ class ScatterAdd(Function):
         return g, Gather.apply(g, index, dim=ctx.dim) if ctx.needs(1) else None, None
 
 
-def integers(name: str, index: Any) -> Any:
+def integers(name: str, index: Any, kind: type[Exception] = RuntimeError) -> Any:
     """The raw index array, checked to hold integers."""
     array = raw(index)
     if not hasattr(array, "dtype") or array.dtype.kind not in "iu":
-        kind = array.dtype if hasattr(array, "dtype") else type(index).__name__
-        raise RuntimeError(f"{name}: the index is an integer tensor, got {kind}")
+        found = array.dtype if hasattr(array, "dtype") else type(index).__name__
+        raise kind(f"{name}: the index is an integer tensor, got {found}")
     return array
+
+
+def check_range(name: str, index: Any, size: int, low: int = 0, kind: type[Exception] = IndexError) -> None:
+    """Raise `kind` unless every index of a raw array is in [low, size)."""
+    if not of(index).kernels.in_range(index, low, size):
+        raise kind(f"{name}: indices from {int(index.min())} to {int(index.max())} do not fit a dimension of size "
+                   f"{size}")
 
 
 def _checked(name: str, x: Any, dim: int, index: Any) -> tuple[Any, Any, int]:
@@ -132,7 +139,7 @@ def _checked(name: str, x: Any, dim: int, index: Any) -> tuple[Any, Any, int]:
     if any(n > have for d, (n, have) in enumerate(zip(array.shape, x.shape, strict=True)) if d != at):
         raise RuntimeError(f"{name}: index of shape {tuple(array.shape)} exceeds the tensor's {tuple(x.shape)} outside "
                            f"dim {dim}")
-    of(array).kernels.check_index(array, x.shape[at], name)
+    check_range(name, array, x.shape[at], kind=RuntimeError)
     return x, index, at
 
 
@@ -140,8 +147,7 @@ def gather(x: Any, dim: int, index: Any) -> Any:
     """out[i][j][k] = x[i][index[i][j][k]][k], for dim = 1 of three; the shape is that of `index`.
 
     Raises:
-        RuntimeError: shapes that do not fit, or an index that is no integer tensor.
-        IndexError: an index out of range.
+        RuntimeError: shapes that do not fit, an index out of range, or no integer tensor.
     """
     shape = tuple(raw(index).shape)
     x, index, at = _checked("gather", x, dim, index)
@@ -171,8 +177,7 @@ def scatter(x: Any, dim: int, index: Any, src: Any) -> Any:
             and the gradient is that of all of them.
 
     Raises:
-        RuntimeError: shapes or dtypes that do not fit.
-        IndexError: an index out of range.
+        RuntimeError: shapes or dtypes that do not fit, or an index out of range.
     """
     shape = tuple(x.shape)
     x, index, at = _checked("scatter", x, dim, index)
@@ -184,8 +189,7 @@ def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Any:
     """A copy of x where src[i][j][k] is added to out[i][index[i][j][k]][k], for dim = 1 of three.
 
     Raises:
-        RuntimeError: shapes or dtypes that do not fit.
-        IndexError: an index out of range.
+        RuntimeError: shapes or dtypes that do not fit, or an index out of range.
     """
     shape = tuple(x.shape)
     x, index, at = _checked("scatter_add", x, dim, index)

@@ -10,7 +10,7 @@ from typing import Any
 from ..backend import of
 from ..graph.function import Function
 from ._arguments import one_dim, raw
-from .gather import integers
+from .gather import check_range, integers
 from .indexing import index_put
 from .select import where
 from .views import flatten, reshape, unsqueeze
@@ -81,13 +81,13 @@ class IndexAdd(Function):
 
 def _vector(name: str, x: Any, dim: int, index: Any) -> tuple[Any, Any, int]:
     """(x, index, dim) for an index of at most one dimension whose values are in range."""
-    array = integers(name, index)
+    array = integers(name, index, IndexError)
     if array.ndim > 1:
         raise IndexError(f"{name}: the index has at most one dimension, got shape {tuple(array.shape)}")
     at = one_dim(name, dim, len(x.shape))
     if not len(x.shape):
         x = reshape(x, (1,))
-    of(array).kernels.check_index(array, x.shape[at], name)
+    check_range(name, array, x.shape[at])
     return x, index if array.ndim else reshape(index, (1,)), at
 
 
@@ -157,14 +157,14 @@ def index_fill(x: Any, dim: int, index: Any, value: Any) -> Any:
 
 
 def take(x: Any, index: Any) -> Any:
-    """Elements of the flattened x, in the shape of `index`.
+    """Elements of the flattened x, in the shape of `index`; negative ones count from the end.
 
     Raises:
         IndexError: an index out of range.
     """
     array = integers("take", index)
     flat = flatten(x)
-    of(array).kernels.check_index(array, flat.shape[0], "take")
+    check_range("take", array, flat.shape[0], -flat.shape[0])
     return IndexSelect.apply(flat, index, dim=0)
 
 
@@ -181,7 +181,7 @@ def embedding(weight: Any, indices: Any, padding_idx: int | None = None) -> Any:
     """
     array = integers("embedding", indices)
     rows = weight.shape[0]
-    of(array).kernels.check_index(array, rows, "embedding")
+    check_range("embedding", array, rows)
     if padding_idx is not None:
         if not -rows <= padding_idx < rows:
             raise RuntimeError(f"embedding: padding_idx {padding_idx} is outside a table of {rows} rows")

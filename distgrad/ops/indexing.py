@@ -28,7 +28,8 @@ def parse_key(xp: Any, shape: tuple[int, ...], key: Any) -> tuple[tuple[Any, ...
         layout: for each leading dimension (or mask) of that view whether an index belongs there.
 
     Raises:
-        IndexError: too many indices, two Ellipses, or something that is no index.
+        IndexError: too many indices, two Ellipses, or a number that is no integer.
+        TypeError: something that is no index.
         ValueError: a slice whose step is not positive.
     """
     parts = key if isinstance(key, tuple) else (key,)
@@ -65,8 +66,9 @@ def _part(xp: Any, part: Any) -> Any:
         if hasattr(part, "__index__"):
             return part.__index__()
         if not isinstance(part, (list, range, tuple)):
-            raise IndexError(f"indices are integers, slices, None, Ellipsis, and integer or boolean tensors, "
-                             f"got {type(part).__name__}")
+            kind = IndexError if isinstance(part, float) else TypeError
+            raise kind("indices are integers, slices, None, Ellipsis, and integer or boolean tensors, got "
+                       f"{type(part).__name__}")
         part = array = xp.asarray([raw(item) for item in part])
         if not array.size:
             part = array = array.astype("int64")

@@ -89,11 +89,11 @@ class Unbind(Function):
         return Stack.apply(*[_zeros(ctx, i, like) if part is None else part for i, part in enumerate(g)], dim=ctx.dim)
 
 
-def _sequence(name: str, tensors: Any) -> list[Any]:
+def _sequence(name: str, tensors: Any, kind: type[Exception] = RuntimeError) -> list[Any]:
     if not isinstance(tensors, (tuple, list)):
         raise TypeError(f"{name}: takes a tuple or list of tensors, got {type(tensors).__name__}")
     if not tensors:
-        raise RuntimeError(f"{name}: the list of tensors is empty")
+        raise kind(f"{name}: the list of tensors is empty")
     return same_dtype(tensors)
 
 
@@ -101,9 +101,10 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     """Tensors one behind the other along `dim`; other sizes are equal. Dtypes promote.
 
     Raises:
-        RuntimeError: no tensors, or sizes differ in another dimension.
+        ValueError: no tensors.
+        RuntimeError: sizes differ in another dimension.
     """
-    xs = _sequence("cat", tensors)
+    xs = _sequence("cat", tensors, ValueError)
     ndim = max(len(x.shape) for x in xs)
     if ndim != 1:
         # An empty vector goes with tensors of any number of dimensions, as in torch.
@@ -246,7 +247,7 @@ def repeat_interleave(x: Any, repeats: Any, dim: int | None = None) -> Any:
     if dim is None:
         x, dim = flatten(x), 0
     elif not len(x.shape):
-        x = reshape(x, (1,))
+        raise IndexError("repeat_interleave: a 0-d tensor has no dims; leave dim out")
     at = one_dim("repeat_interleave", dim, len(x.shape))
     size = x.shape[at]
     counts = raw(repeats)

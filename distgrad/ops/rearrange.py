@@ -131,9 +131,10 @@ def rot90(x: Any, k: int = 1, dims: Any = (0, 1)) -> Any:
     Raises:
         RuntimeError: `dims` are not two different dimensions.
     """
+    if len(dims) != 2 or len(x.shape) < 2:
+        raise RuntimeError(f"rot90: turns in the plane of two dimensions, got dims {tuple(dims)} of shape "
+                           f"{tuple(x.shape)}")
     found = take_dims("rot90", tuple(dims), len(x.shape))
-    if len(found) != 2:
-        raise RuntimeError(f"rot90: turns in the plane of two dimensions, got dims {tuple(dims)}")
     first, second = found
     turns = k % 4
     if turns == 0:
@@ -162,8 +163,9 @@ def roll(x: Any, shifts: Any, dims: Dims = None) -> Any:
     wanted = tuple(dims) if isinstance(dims, (tuple, list)) else (dims,)
     if len(wanted) != len(steps):
         raise RuntimeError(f"roll: {len(steps)} shifts for {len(wanted)} dims; give one dim for each")
-    found = tuple([one_dim("roll", d, len(x.shape)) for d in wanted])
-    return Roll.apply(x, shifts=steps, dims=found) if len(x.shape) else x
+    if not len(x.shape):
+        raise IndexError("roll: a 0-d tensor has no dims")
+    return Roll.apply(x, shifts=steps, dims=tuple([one_dim("roll", d, len(x.shape)) for d in wanted]))
 
 
 def pad(x: Any, pad: Any, mode: str = "constant", value: Any = None) -> Any:
@@ -240,7 +242,7 @@ def _plane(name: str, dim1: int, dim2: int, ndim: int) -> tuple[int, int]:
 def diag_embed(x: Any, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Any:
     """Square matrices in dimensions dim1 and dim2 of the result, with x's last dimension on their diagonal."""
     if not len(x.shape):
-        raise RuntimeError("diag_embed: needs at least one dimension")
+        raise IndexError("diag_embed: needs at least one dimension")
     first, second = _plane("diag_embed", dim1, dim2, len(x.shape) + 1)
     side = x.shape[-1] + abs(offset)
     size = list(x.shape[:-1])
@@ -291,14 +293,12 @@ def unfold(x: Any, dimension: int, size: int, step: int) -> Any:
         RuntimeError: a window larger than the dimension, or a step that is not positive.
     """
     at = one_dim("unfold", dimension, len(x.shape))
-    if not len(x.shape):
-        x = reshape(x, (1,))
-        total = 1
-    else:
-        total = x.shape[at]
+    total = x.shape[at] if len(x.shape) else 1
     if size < 0 or size > total or step < 1:
         raise RuntimeError(f"unfold: windows of {size} elements every {step} do not fit dim {dimension}, of size "
                            f"{total}")
+    if not len(x.shape):
+        return narrow(reshape(x, (1,)), 0, 0, size)
     xp = of(raw(x)).xp
     count = (total - size) // step + 1
     places = (xp.arange(count)[:, None] * step + xp.arange(size)).reshape(-1)

@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ..backend import of
+from ..graph.base import TensorBase
 from ..graph.function import Function
 from ._arguments import raw, take_dims
+from ._composite import composite_vjp
 from .decompose import adjoint, check_matrices, computed
 from .extremum import amax, amin
 from .pointwise import abs as absolute
 from .products import matmul
 from .rearrange import diag_embed, tril, triu
-from .select import where
 from .sums import sum as total
 from .sums import vector_norm
 from .views import movedim, narrow, squeeze, unsqueeze
 
-__all__ = ["Eigh", "EighResult", "SVD", "SVDResult", "eigh", "eigvalsh", "matrix_norm", "pinv", "svd", "svdvals"]
+__all__ = ["Eigh", "EighResult", "Pinv", "SVD", "SVDResult", "eigh", "eigvalsh", "matrix_norm", "pinv", "svd", "svdvals"]
 
 
 class SVDResult(NamedTuple):
@@ -53,17 +54,20 @@ class SVD(Function):
     def forward(ctx: Any, x: Any, full: bool) -> Any:
         ctx.full = full
         u, s, vh = computed("svd", of(x).xp.linalg.svd, x, full_matrices=full)
-        ctx.save(u, s, vh)
+        ctx.save(u, s, vh, x if full else None)
         return u, s, vh
 
     def vjp(ctx: Any, g: Any) -> Any:
-        u, s, vh = ctx.saved
+        u, s, vh, x = ctx.saved
         gu, gs, gvh = g
         m, n, k = u.shape[-2], vh.shape[-1], s.shape[-1]
-        if ctx.full and m != n and (gu is not None or gvh is not None):
-            raise RuntimeError(f"svd: with full_matrices=True only the singular values of matrices {m} x {n} have a "
-                               "gradient; use full_matrices=False")
-        u, vh = narrow(u, -1, 0, k), narrow(vh, -2, 0, k)
+        if ctx.full and m != n:
+            if gu is not None or gvh is not None:
+                raise RuntimeError(f"svd: with full_matrices=True only the singular values of matrices {m} x {n} have "
+                                   "a gradient; use full_matrices=False")
+            if isinstance(gs, TensorBase):  # the gradient shall not depend on vectors that have none
+                return composite_vjp(lambda x: SVD.apply(x, full=False)[1], (x,), gs)
+            u, vh = narrow(u, -1, 0, k), narrow(vh, -2, 0, k)
         scale = unsqueeze(s, -2)
         inside = 0 if gs is None else diag_embed(gs)
         if gu is not None or gvh is not None:
@@ -102,6 +106,25 @@ class Eigh(Function):
         if gv is not None:
             inside = inside + _off_diagonal(matmul(adjoint(vectors), gv)) / _gaps(values)
         return matmul(matmul(vectors, inside), adjoint(vectors))
+
+
+class Pinv(Function):
+    """Pseudoinverses; the gradient (Golub and Pereyra, 1973) holds while the rank stays."""
+
+    name = "LinalgPinv"
+
+    def forward(ctx: Any, x: Any, rtol: float) -> Any:
+        y = computed("pinv", of(x).xp.linalg.pinv, x, rtol)
+        ctx.save(x, y)
+        return y
+
+    def vjp(ctx: Any, g: Any) -> Any:
+        x, y = ctx.saved
+        yh, gh = adjoint(y), adjoint(g)
+        outside = matmul(gh, matmul(y, yh))
+        inside = matmul(matmul(yh, y), gh)
+        return outside - matmul(x, matmul(y, outside)) + inside - matmul(matmul(inside, y), x) \
+            - matmul(yh, matmul(g, yh))
 
 
 def svd(x: Any, full_matrices: bool = True) -> SVDResult:
@@ -147,13 +170,8 @@ def pinv(x: Any, rtol: float | None = None) -> Any:
         rtol: max(m, n) times the dtype's epsilon when None.
     """
     check_matrices("pinv", x)
-    u, s, vh = svd(x, False)
-    array = raw(s)
-    xp = of(array).xp
-    limit = max(x.shape[-2:]) * float(xp.finfo(array.dtype).eps) if rtol is None else rtol
-    used = array > limit * array.max(axis=-1, keepdims=True)
-    inverse = where(used, 1 / where(used, s, 1), 0)
-    return matmul(adjoint(vh) * unsqueeze(inverse, -2), adjoint(u))
+    limit = max(x.shape[-2:]) * float(of(raw(x)).xp.finfo(x.dtype).eps) if rtol is None else rtol
+    return Pinv.apply(x, rtol=limit)
 
 
 def matrix_norm(x: Any, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False) -> Any:
@@ -166,6 +184,8 @@ def matrix_norm(x: Any, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = F
     Raises:
         RuntimeError: another `ord`, or not two dimensions.
     """
+    if len(x.shape) < 2:
+        raise RuntimeError(f"matrix_norm: needs at least 2 dimensions, got shape {tuple(x.shape)}")
     rows, columns = take_dims("matrix_norm", tuple(dim), len(x.shape)) if len(dim) == 2 else (None, None)
     if rows is None:
         raise RuntimeError(f"matrix_norm: takes two dims, got {dim!r}")

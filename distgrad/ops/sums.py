@@ -18,11 +18,11 @@ from .cast import cast
 from .cumulative import product_of_others
 from .extremum import amax, amin
 from .pointwise import abs as absolute
-from .pointwise import exp, isnan, ne, sign
+from .pointwise import exp, isnan, sign
 from .select import where
 from .views import expand, flatten, reshape, unsqueeze
 
-__all__ = ["LogSumExp", "Mean", "Norm", "Prod", "Std", "Sum", "Var", "all", "any", "count_nonzero", "logsumexp", "mean",
+__all__ = ["CountNonzero", "LogSumExp", "Mean", "Norm", "Prod", "Std", "Sum", "Var", "all", "any", "count_nonzero", "logsumexp", "mean",
            "nansum", "norm", "prod", "std", "sum", "sum_to_size", "var", "vector_norm"]
 
 _Dims = tuple[int, ...] | None
@@ -157,8 +157,7 @@ class LogSumExp(Function):
         x, y = ctx.saved
         y = y if ctx.keepdim else reshape(y, _kept(x.shape, ctx.dims))
         # -inf - -inf would be NaN: an element that is -inf has no part in the sum.
-        difference = x - where(absolute(y) == math.inf, 0, y)
-        return _spread(g, x.shape, ctx.dims, ctx.keepdim) * exp(difference)
+        return _spread(g, x.shape, ctx.dims, ctx.keepdim) * exp(x - where(y == -math.inf, 0, y))
 
 
 class Norm(Function):
@@ -197,6 +196,18 @@ class Norm(Function):
         return g * where(zero, 0, sign(x) * absolute(where(zero, 1, x)) ** (p - 1))
 
 
+class CountNonzero(Function):
+    """The norm of order 0: how many elements are not zero, in the input's dtype."""
+
+    name = "LinalgVectorNorm"
+
+    def forward(ctx: Any, x: Any, dims: _Dims, keepdim: bool) -> Any:
+        return (x != 0).sum(axis=dims, keepdims=keepdim).astype(x.real.dtype)
+
+    def vjp(ctx: Any, g: Any) -> Any:
+        return None
+
+
 def _in_dtype(x: Any, dtype: Any, integers: str | None = None) -> Any:
     """x cast to a wanted dtype; without one, integers and booleans to `integers`."""
     target = dtype_of(dtype if dtype is not None else integers if x.dtype.kind in "biu" else None)
@@ -227,8 +238,9 @@ def mean(x: Any, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) 
     Raises:
         RuntimeError: an integer tensor without `dtype`.
     """
+    x = _floating("mean", x, dtype)
     dims = dims_of("mean", dim, len(x.shape))
-    return Mean.apply(_floating("mean", x, dtype), dims=dims, keepdim=keepdim)
+    return Mean.apply(x, dims=dims, keepdim=keepdim)
 
 
 def prod(x: Any, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
@@ -261,16 +273,18 @@ def var(x: Any, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = 
         RuntimeError: an integer tensor.
         TypeError: both `unbiased` and `correction`.
     """
+    x = _floating("var", x, None)
     dims = dims_of("var", dim, len(x.shape))
-    return Var.apply(_floating("var", x, None), dims=dims, keepdim=keepdim,
+    return Var.apply(x, dims=dims, keepdim=keepdim,
                      correction=_correction("var", correction, unbiased))
 
 
 def std(x: Any, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *,
         correction: float | None = None) -> Any:
     """Standard deviation over `dim`, the root of `var`; its gradient at 0 is 0."""
+    x = _floating("std", x, None)
     dims = dims_of("std", dim, len(x.shape))
-    return Std.apply(_floating("std", x, None), dims=dims, keepdim=keepdim,
+    return Std.apply(x, dims=dims, keepdim=keepdim,
                      correction=_correction("std", correction, unbiased))
 
 
@@ -291,7 +305,7 @@ def vector_norm(x: Any, ord: Any = 2, dim: Dims = None, keepdim: bool = False, *
     x = _floating("vector_norm", x, dtype)
     dims = dims_of("vector_norm", dim, len(x.shape))
     if ord == 0:
-        return sum(cast(ne(x, 0), raw(x).real.dtype) + absolute(x) * 0, dims, keepdim)
+        return CountNonzero.apply(x, dims=dims, keepdim=keepdim)
     if math.isinf(ord):
         return (amax if ord > 0 else amin)(absolute(x), dims, keepdim)
     return Norm.apply(x, p=float(ord), dims=dims, keepdim=keepdim)

@@ -52,9 +52,9 @@ def _turned(x: Any, reverse: bool) -> Any:
 
 
 def _sequence(xp: Any, hidden: Any, reverse: bool) -> tuple[Any, Any]:
-    """States (T, P, B) as the output (T, B, P), and the last step's (B, P)."""
+    """States (T, P, B) as the output (T, B, P), and the last step's (B, P): copies even where B or P is 1."""
     y = hidden.transpose(0, 2, 1)
-    return xp.ascontiguousarray(_turned(y, reverse)), xp.ascontiguousarray(y[-1])
+    return _turned(y, reverse).copy(), y[-1].copy()
 
 
 def _or_zeros(xp: Any, g: Any, like: Any) -> Any:
@@ -112,7 +112,7 @@ def lstm_layer(xp: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: An
         else:
             xp.matmul(w_hr, xp.multiply(z[3 * size:], bent[t], out=scratch), out=h)
     y, last = _sequence(xp, hidden, reverse)
-    return y, last, xp.ascontiguousarray(cells[-1].T), gates, cells, bent
+    return y, last, cells[-1].T.copy(), gates, cells, bent
 
 
 @kernel

@@ -1,0 +1,54 @@
+"""Partial norms over a fixed grid, in float64: the sums that clipping adds up in grid order.
+
+A block's number depends on that block alone, so slices that are cut on the grid give the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ._register import kernel
+
+__all__ = ["norm_blocks"]
+
+_BLOCKS = 16  # grid blocks worked on at a time: the float64 copy stays in cache
+
+
+@kernel
+def norm_blocks(xp: Any, flat: Any, norm_type: float, grid: int) -> Any:
+    """For each block of `grid` elements: sum |x|^p, for p = inf max |x|, for p = 0 how many are not 0.
+
+    Args:
+        flat: one dimension; the last block may be shorter.
+
+    Returns:
+        float64, one for each block.
+    """
+    size = flat.size
+    out = xp.zeros(-(-size // grid), "float64")
+    scratch = xp.empty(min(_BLOCKS * grid, size), "float64")
+    for start in range(0, size, _BLOCKS * grid):
+        part = flat[start:start + _BLOCKS * grid]
+        values = _values(xp, part, norm_type, scratch[:part.size])
+        first, whole = start // grid, part.size // grid
+        reduce = xp.max if norm_type == math.inf else xp.sum
+        if whole:
+            out[first:first + whole] = reduce(values[:whole * grid].reshape(whole, grid), axis=1)
+        if part.size > whole * grid:
+            out[first + whole] = reduce(values[whole * grid:])
+    return out
+
+
+def _values(xp: Any, part: Any, norm_type: float, out: Any) -> Any:
+    """What is to be summed (or compared) of each element."""
+    if norm_type == 0:
+        out[...] = part != 0
+        return out
+    if part.dtype.kind == "c":
+        part = xp.abs(part)
+    if norm_type == 2:
+        return xp.square(part, out=out, dtype="float64")
+    out[...] = part
+    xp.abs(out, out=out)
+    return out if norm_type in (1, math.inf) else xp.power(out, norm_type, out=out)
