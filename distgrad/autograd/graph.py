@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from .._tensor.core import Tensor
 from ..graph.base import LEAF, edge_of
-from ..graph.engine import current_run
+from ..graph.engine import Run, current_run
 from ..graph.guard import set_memory_guard
 from ..graph.hooks import RemovableHandle
 from ..graph.node import PORT, Node
@@ -74,6 +75,20 @@ class MultiHandle:
         self.remove()
 
 
+class _Arrivals:
+    """The gradients that one backward has brought, and how many of them the hook still waits for."""
+
+    def __init__(self, tensors: int, missing: int) -> None:
+        self.grads: list[Any] = [None] * tensors
+        self.missing = missing
+
+
+def _expected(run: Run, sinks: Sequence[Any]) -> int:
+    """How many of the sinks this backward reaches."""
+    nodes = set(run.order)
+    return sum(s in run.leaves if s.kind is LEAF else (s.node if s.kind == PORT else s) in nodes for s in sinks)
+
+
 def register_multi_grad_hook(tensors: Sequence[Tensor], fn: Callable[[Any], None], *, mode: str = "all") -> MultiHandle:
     """Call `fn` once a backward, when the gradients of `tensors` have been computed.
 
@@ -87,28 +102,18 @@ def register_multi_grad_hook(tensors: Sequence[Tensor], fn: Callable[[Any], None
     """
     if mode not in ("all", "any"):
         raise ValueError(f"register_multi_grad_hook: mode is 'all' or 'any', got {mode!r}")
-    collected: dict[int, list[Any]] = {}  # by run, so that nested backwards do not mix
+    arrivals: WeakKeyDictionary[Run, _Arrivals] = WeakKeyDictionary()  # by run: nested backwards do not mix
     sinks = [edge_of(t) for t in tensors]
-
-    def expected() -> int:
-        run = current_run()
-        assert run is not None
-        nodes = set(run.order)
-        return sum(s in run.leaves if s.kind is LEAF else (s.node if s.kind == PORT else s) in nodes for s in sinks)
 
     def arrived(index: int, g: Any) -> None:
         run = current_run()
-        key = id(run)
-        first = key not in collected
-        grads = collected.setdefault(key, [None] * len(tensors))
-        if first and run is not None:
-            run.callbacks.append(lambda: collected.pop(key, None) and None)
-        if mode == "any":
-            if first:
-                fn(g)
-            return
-        grads[index] = g
-        if sum(x is not None for x in grads) == expected():
-            fn(list(grads))
+        assert run is not None
+        seen = arrivals.get(run)
+        if seen is None:
+            seen = arrivals[run] = _Arrivals(len(sinks), 1 if mode == "any" else _expected(run, sinks))
+        seen.grads[index] = g
+        seen.missing -= 1
+        if not seen.missing:
+            fn(g if mode == "any" else list(seen.grads))
 
     return MultiHandle([t.register_hook(lambda g, index=i: arrived(index, g)) for i, t in enumerate(tensors)])

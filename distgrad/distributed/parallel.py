@@ -77,20 +77,17 @@ class DataParallel:
         broadcast_tensors([p for _, p in module.named_parameters()], communicator)
         if buffers == "broadcast":
             broadcast_tensors([b for _, b in module.named_buffers()], communicator)
-        groups = _groups(named, bucket_bytes, label)
-        self._reducer = Reducer(groups, communicator, overlap=overlap, hook=hook or mean_hook, label=label)
-        for group in groups:
-            group.rank, group.ranks = communicator.rank, communicator.size
-            group.gather = self._reducer.gather
-        self._alone = communicator.size == 1 and hook is None
-        if not self._alone:
-            for placement in self._reducer.placements:
-                _listen(placement, self._reducer)
+        self._groups = _groups(named, bucket_bytes, label)
+        self._reducer: Reducer | None = None
+        if communicator.size > 1 or hook is not None:
+            self._reducer = Reducer(self._groups, communicator, overlap=overlap, hook=hook or mean_hook, label=label)
+            _connect(self._reducer)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's forward. In grad mode, the next backward reduces this model."""
-        if not self._alone and self._reducer.sync and is_grad_enabled():
-            session.announce(self._reducer)
+        reducer = self._reducer
+        if reducer is not None and reducer.sync and is_grad_enabled():
+            session.announce(reducer)
         return self.module(*args, **kwargs)
 
     forward = __call__
@@ -98,11 +95,15 @@ class DataParallel:
     @contextmanager
     def no_sync(self) -> Iterator[None]:
         """Inside, backward leaves gradients unreduced; the next one outside reduces their sum."""
-        before, self._reducer.sync = self._reducer.sync, False
+        reducer = self._reducer
+        if reducer is None:
+            yield
+            return
+        before, reducer.sync = reducer.sync, False
         try:
             yield
         finally:
-            self._reducer.sync = before
+            reducer.sync = before
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The module's state_dict, under the module's own names. Collective: buffers come from rank 0."""
@@ -113,13 +114,14 @@ class DataParallel:
 
     def close(self) -> None:
         """Give communicators and thread back, and the parameters their freedom. Collective."""
-        for placement in self._reducer.placements:
+        for placement in [p for group in self._groups for p in group.placements]:
             leaf = placement.leaf
             if leaf is not None:
                 leaf.placement = None
                 if leaf.hooks is not None:
                     leaf.hooks.last = None
-        self._reducer.close()
+        if self._reducer is not None:
+            self._reducer.close()
 
     def __getattr__(self, name: str) -> Any:
         if name == "module":  # not there yet: the constructor raised
@@ -156,7 +158,11 @@ class _Arrival(partial):  # type: ignore[type-arg]
     reducer: Reducer
 
 
-def _listen(placement: Placement, reducer: Reducer) -> None:
-    hook = _Arrival(lambda _leaf: session.arrived(reducer, placement))
-    hook.reducer = reducer
-    leaf_hooks(placement.leaf).last = hook
+def _connect(reducer: Reducer) -> None:
+    """Let the reducer hear of every gradient, and the groups share the work of passes over them."""
+    for group in reducer.groups:
+        group.rank, group.ranks, group.gather = reducer.control.rank, reducer.control.size, reducer.gather
+    for placement in reducer.placements:
+        hook = _Arrival(lambda _leaf, placement=placement: session.arrived(reducer, placement))
+        hook.reducer = reducer
+        leaf_hooks(placement.leaf).last = hook

@@ -119,11 +119,11 @@ def run_backward(roots: list[Any], grads: list[Any], *, retain_graph: bool, crea
                 _visit(run)
         else:
             _visit(run)
+        for callback in run.callbacks:  # may grow while it is walked: a callback may queue another
+            callback()
     finally:
         _thread.run = run.outer
         state.flags = flags
-    for callback in run.callbacks:  # may grow while it is walked: a callback may queue another
-        callback()
     return run.result
 
 
@@ -141,6 +141,8 @@ def _visit(run: Run) -> None:
             g = hooks.before_node(node, g)
         if run.captured and _capture_node(run, node, g):
             continue  # it was kept in the plan only for the gradient of its output
+        if node.hooks is not None:
+            g = hooks.prehooks(node, g)
         op = node.op
         grads = op.vjp(node, g) if not state.flags & ANOMALY else _guarded(op, node, g)
         if checked:
@@ -279,6 +281,8 @@ def _deliver(run: Run, sink: Any, g: Any, owned: bool, node: Any = None) -> None
 
 def _finish_leaf(run: Run, leaf: Any, g: Any, owned: bool) -> None:
     """All gradients of a leaf are summed: hooks, then `.grad` or the result."""
+    if run.accumulate is not None and leaf not in run.accumulate and leaf not in run.captured:
+        return
     if leaf.hooks is not None:
         g = hooks.run_tensor_hooks(leaf.hooks.tensor, g)
         owned = False

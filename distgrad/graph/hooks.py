@@ -15,7 +15,7 @@ from typing import Any
 from .base import TensorBase, from_raw
 
 __all__ = ["LeafHooks", "NodeHooks", "RemovableHandle", "Table", "after_leaf", "after_node", "as_tensor", "before_leaf",
-           "before_node", "leaf_hooks", "retain", "run_tensor_hooks"]
+           "before_node", "leaf_hooks", "prehooks", "retain", "run_tensor_hooks"]
 
 _next_id = count().__next__
 
@@ -114,7 +114,7 @@ def run_tensor_hooks(table: Table, g: Any) -> Any:
 
     Raises:
         TypeError: a hook returned something that is no tensor.
-        RuntimeError: a hook changed the gradient's shape.
+        RuntimeError: a hook changed the gradient's shape or dtype.
     """
     for hook in table.snapshot():
         result = hook(as_tensor(g))
@@ -122,9 +122,9 @@ def run_tensor_hooks(table: Table, g: Any) -> Any:
             continue
         if not isinstance(result, TensorBase):
             raise TypeError(f"a tensor hook returns a tensor or None, {_name(hook)} returned {type(result).__name__}")
-        if result.shape != g.shape:
-            raise RuntimeError(f"the tensor hook {_name(hook)} changed the gradient's shape from {tuple(g.shape)} "
-                               f"to {tuple(result.shape)}")
+        if result.shape != g.shape or result.dtype != g.dtype:
+            raise RuntimeError(f"the tensor hook {_name(hook)} was given a gradient of shape {tuple(g.shape)} and dtype "
+                               f"{g.dtype}, and returned one of shape {tuple(result.shape)} and dtype {result.dtype}")
         g = _as_given(result, g)
     return g
 
@@ -145,7 +145,7 @@ def _run_group(table: Table, kind: str, grads: tuple[Any, ...], call: Callable[.
 
 
 def before_node(node: Any, g: Any) -> Any:
-    """Tensor hooks of each output, then retained gradients, then prehooks. Returns the gradient(s) to use."""
+    """Tensor hooks of each output, then retained gradients. Returns the gradient(s) to use."""
     hooks: NodeHooks = node.hooks
     grads = list(g) if node.outputs > 1 else [g]
     for number, table in hooks.tensor.items():
@@ -155,9 +155,16 @@ def before_node(node: Any, g: Any) -> Any:
         keeper = reference()
         if keeper is not None and grads[number] is not None:
             retain(keeper, grads[number])
-    if hooks.pre:
-        grads = list(_run_group(hooks.pre, "prehook", tuple(grads), lambda hook, gs: hook(gs)))
     return grads if node.outputs > 1 else grads[0]
+
+
+def prehooks(node: Any, g: Any) -> Any:
+    """Prehooks of a node that is going to run: what `autograd.grad` returns for its output they do not change."""
+    hooks: NodeHooks = node.hooks
+    if not hooks.pre:
+        return g
+    grads = _run_group(hooks.pre, "prehook", tuple(g) if node.outputs > 1 else (g,), lambda hook, gs: hook(gs))
+    return list(grads) if node.outputs > 1 else grads[0]
 
 
 def after_node(node: Any, grads: Any, g: Any) -> Any:
@@ -179,7 +186,7 @@ def after_leaf(leaf: Any, g: Any) -> None:
     hooks: LeafHooks = leaf.hooks
     for hook in hooks.post_accumulate.snapshot():
         if hook(leaf) is not None:
-            raise RuntimeError(f"the post-accumulate hook {_name(hook)} returned a value; such hooks return None")
+            raise TypeError(f"the post-accumulate hook {_name(hook)} returned a value; such hooks return None")
     for hook in hooks.post.snapshot():
         hook((), (as_tensor(g),))
     if hooks.last is not None:

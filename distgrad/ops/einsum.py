@@ -6,7 +6,7 @@ so all orders of derivatives exist.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from ..graph.function import Function
@@ -110,13 +110,14 @@ def _without_repeats(a: Any, la: _Labels) -> tuple[Any, _Labels]:
     return a, tuple(labels)
 
 
-def _parsed(equation: str, operands: Sequence[Any]) -> tuple[list[_Labels], _Labels]:
+@lru_cache(maxsize=512)
+def _parsed(equation: str, ndims: tuple[int, ...]) -> tuple[list[_Labels], _Labels]:
     """Labels of the operands and of the result; an ellipsis becomes integers, the last dimension 0."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
-    if len(terms) != len(operands):
-        raise RuntimeError(f"einsum: {equation!r} has {len(terms)} operands, {len(operands)} were given")
-    labels = [_term(term, len(x.shape), equation) for term, x in zip(terms, operands, strict=True)]
+    if len(terms) != len(ndims):
+        raise RuntimeError(f"einsum: {equation!r} has {len(terms)} operands, {len(ndims)} were given")
+    labels = [_term(term, ndim, equation) for term, ndim in zip(terms, ndims, strict=True)]
     hidden = max((sum(isinstance(x, int) for x in found) for found in labels), default=0)
     if arrow:
         out = _term(right, None, equation, hidden)
@@ -162,8 +163,9 @@ def einsum(equation: str, *operands: Any) -> Any:
         operands = tuple(operands[0])
     if not operands:
         raise RuntimeError("einsum: there are no operands")
-    labels, out = _parsed(equation, operands)
-    pairs = [_without_repeats(x, found) for x, found in zip(operands, labels, strict=True)]
+    labels, out = _parsed(equation, tuple([len(x.shape) for x in operands]))
+    pairs = [(x, found) if len(set(found)) == len(found) else _without_repeats(x, found)
+             for x, found in zip(operands, labels, strict=True)]
     _same_sizes(equation, pairs)
     first, la = pairs[0]
     for i, (x, lx) in enumerate(pairs[1:], 1):
@@ -173,7 +175,7 @@ def einsum(equation: str, *operands: Any) -> Any:
             kept = out
         first, la = contract(first, la, x, lx, kept), kept
     first, la = _reduced(first, la, out)
-    return permute(first, [la.index(label) for label in out])
+    return first if la == out else permute(first, [la.index(label) for label in out])
 
 
 def _same_sizes(equation: str, pairs: list[tuple[Any, _Labels]]) -> None:

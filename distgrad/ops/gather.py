@@ -85,7 +85,7 @@ class Scatter(Function):
     def forward(ctx: Any, x: Any, source: Any, index: Any, dim: int) -> Any:
         ctx.dim = dim
         ctx.save(index)
-        return of(x).kernels.scatter(of(x).xp.array(x), dim, index, source)
+        return of(x).kernels.scatter(x.copy(), dim, index, source)
 
     def vjp(ctx: Any, g: Any) -> Any:
         (index,) = ctx.saved
@@ -101,7 +101,7 @@ class ScatterAdd(Function):
     def forward(ctx: Any, x: Any, source: Any, index: Any, dim: int) -> Any:
         ctx.dim = dim
         ctx.save(index)
-        return of(x).kernels.scatter_add(of(x).xp.array(x), dim, index, source)
+        return of(x).kernels.scatter_add(x.copy(), dim, index, source)
 
     def vjp(ctx: Any, g: Any) -> Any:
         (index,) = ctx.saved

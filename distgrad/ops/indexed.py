@@ -72,7 +72,7 @@ class IndexAdd(Function):
     def forward(ctx: Any, x: Any, source: Any, index: Any, dim: int) -> Any:
         ctx.dim = dim
         ctx.save(index)
-        return of(x).kernels.index_add(of(x).xp.array(x), dim, index, source)
+        return of(x).kernels.index_add(x.copy(), dim, index, source)
 
     def vjp(ctx: Any, g: Any) -> Any:
         (index,) = ctx.saved

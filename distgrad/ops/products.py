@@ -14,8 +14,8 @@ from .rearrange import diagonal, roll
 from .sums import sum as total
 from .views import broadcast_tensors, expand, mT, reshape, unsqueeze
 
-__all__ = ["MatMul", "addbmm", "addmm", "addmv", "addr", "baddbmm", "bmm", "chain_matmul", "cross", "dot", "inner",
-           "kron", "matmul", "matrix_power", "mm", "multi_dot", "mv", "outer", "trace", "vdot"]
+__all__ = ["Dot", "MatMul", "addbmm", "addmm", "addmv", "addr", "baddbmm", "bmm", "chain_matmul", "cross", "dot",
+           "inner", "kron", "matmul", "matrix_power", "mm", "multi_dot", "mv", "outer", "trace", "vdot"]
 
 
 def _product(a: Any, b: Any) -> Any:

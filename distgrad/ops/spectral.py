@@ -11,14 +11,15 @@ from ._arguments import raw, take_dims
 from ._composite import composite_vjp
 from .decompose import adjoint, check_matrices, computed
 from .extremum import amax, amin
+from .moments import vector_norm
 from .pointwise import abs as absolute
 from .products import matmul
 from .rearrange import diag_embed, tril, triu
 from .sums import sum as total
-from .sums import vector_norm
 from .views import movedim, narrow, squeeze, unsqueeze
 
-__all__ = ["Eigh", "EighResult", "Pinv", "SVD", "SVDResult", "eigh", "eigvalsh", "matrix_norm", "pinv", "svd", "svdvals"]
+__all__ = ["Eigh", "EighResult", "Pinv", "SVD", "SVDResult", "eigh", "eigvalsh", "matrix_norm", "pinv", "svd",
+           "svdvals"]
 
 
 class SVDResult(NamedTuple):

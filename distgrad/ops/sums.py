@@ -1,4 +1,4 @@
-"""Sums, means and products over dimensions, and what is made of them: variances and norms.
+"""Sums, means and products over dimensions; `moments` has the variances and norms made of them.
 
 float16 is summed in float32. `dim` is an integer, a tuple of them, or None for all dimensions.
 """
@@ -16,109 +16,69 @@ from ._arguments import dims_of, number_of, one_dim, plain, raw
 from ._declare import conj
 from .cast import cast
 from .cumulative import product_of_others
-from .extremum import amax, amin
-from .pointwise import abs as absolute
-from .pointwise import exp, isnan, sign
+from .pointwise import isnan
 from .select import where
 from .views import expand, flatten, reshape, unsqueeze
 
-__all__ = ["CountNonzero", "LogSumExp", "Mean", "Norm", "Prod", "Std", "Sum", "Var", "all", "any", "count_nonzero", "logsumexp", "mean",
-           "nansum", "norm", "prod", "std", "sum", "sum_to_size", "var", "vector_norm"]
+__all__ = ["FoundDims", "Mean", "Prod", "Sum", "all", "any", "as_floating", "count_nonzero", "count_of", "in_dtype",
+           "is_half", "kept_shape", "mean", "nansum", "prod", "raw_sum", "spread", "sum", "sum_to_size"]
 
-_Dims = tuple[int, ...] | None
+FoundDims = tuple[int, ...] | None
 
 
-def _total(x: Any, dims: _Dims, keepdim: bool) -> Any:
+def is_half(x: Any) -> bool:
+    """Whether x is float16, which sums in float32."""
+    return x.dtype.itemsize == 2 and x.dtype.kind == "f"
+
+
+def raw_sum(x: Any, dims: FoundDims, keepdim: bool) -> Any:
     """The raw sum, accumulated in float32 for float16."""
-    if x.dtype.kind == "f" and x.dtype.itemsize == 2:
+    if is_half(x):
         return x.sum(axis=dims, dtype="float32", keepdims=keepdim)
     return x.sum(axis=dims, keepdims=keepdim)
 
 
-def _kept(shape: Shape, dims: _Dims) -> Shape:
+def kept_shape(shape: Shape, dims: FoundDims) -> Shape:
     """The shape with reduced dimensions of size one."""
     return tuple([1 if dims is None or i in dims else n for i, n in enumerate(shape)])
 
 
-def _spread(g: Any, shape: Shape, dims: _Dims, keepdim: bool) -> Any:
+def spread(g: Any, shape: Shape, dims: FoundDims, keepdim: bool) -> Any:
     """A reduction's cotangent in the input's shape, without memory for it."""
     if not keepdim and dims is not None:
-        g = reshape(g, _kept(shape, dims))
+        g = reshape(g, kept_shape(shape, dims))
     return expand(g, shape)
 
 
-def _count(shape: Shape, dims: _Dims) -> int:
+def count_of(shape: Shape, dims: FoundDims) -> int:
+    """How many elements each result of a reduction is made of."""
     return number_of(shape if dims is None else [shape[d] for d in dims])
 
 
 class Sum(Function):
     """Sums over dimensions."""
 
-    def forward(ctx: Any, x: Any, dims: _Dims, keepdim: bool) -> Any:
+    def forward(ctx: Any, x: Any, dims: FoundDims, keepdim: bool) -> Any:
         ctx.dims, ctx.keepdim, ctx.inside = dims, keepdim, x.shape
-        return _total(x, dims, keepdim).astype(x.dtype, copy=False)
+        out = raw_sum(x, dims, keepdim)
+        return out.astype(x.dtype) if is_half(x) else out
 
     def vjp(ctx: Any, g: Any) -> Any:
-        return _spread(g, ctx.inside, ctx.dims, ctx.keepdim)
+        return spread(g, ctx.inside, ctx.dims, ctx.keepdim)
 
 
 class Mean(Function):
     """Means over dimensions."""
 
-    def forward(ctx: Any, x: Any, dims: _Dims, keepdim: bool) -> Any:
+    def forward(ctx: Any, x: Any, dims: FoundDims, keepdim: bool) -> Any:
         ctx.dims, ctx.keepdim, ctx.inside = dims, keepdim, x.shape
-        count = _count(x.shape, dims)
-        total = _total(x, dims, keepdim)
+        count = count_of(x.shape, dims)
+        total = raw_sum(x, dims, keepdim)
         return (total / count if count else total * math.nan).astype(x.dtype, copy=False)
 
     def vjp(ctx: Any, g: Any) -> Any:
-        count = _count(ctx.inside, ctx.dims)
-        return _spread(g / (count or 1), ctx.inside, ctx.dims, ctx.keepdim)
-
-
-def _deviations(x: Any, dims: _Dims) -> Any:
-    return x - Mean.apply(x, dims=dims, keepdim=True)
-
-
-def _variance(x: Any, dims: _Dims, keepdim: bool, correction: float) -> Any:
-    """The raw variance: the sum of squared deviations over (count - correction), which counts at least 0."""
-    wide = x.astype("float32") if x.dtype.kind == "f" and x.dtype.itemsize == 2 else x
-    d = _deviations(wide, dims)
-    squares = (d * d.conj()).real if d.dtype.kind == "c" else d * d
-    free = _count(x.shape, dims) - correction
-    return squares.sum(axis=dims, keepdims=keepdim) * (1 / free if free > 0 else math.inf)
-
-
-class Var(Function):
-    """Variances over dimensions."""
-
-    def forward(ctx: Any, x: Any, dims: _Dims, keepdim: bool, correction: float) -> Any:
-        ctx.dims, ctx.keepdim, ctx.correction = dims, keepdim, correction
-        ctx.save(x)
-        return _variance(x, dims, keepdim, correction).astype(x.real.dtype, copy=False)
-
-    def vjp(ctx: Any, g: Any) -> Any:
-        (x,) = ctx.saved
-        free = _count(x.shape, ctx.dims) - ctx.correction
-        g = _spread(g * (2 / free if free > 0 else math.inf), x.shape, ctx.dims, ctx.keepdim)
-        return g * _deviations(x, ctx.dims)
-
-
-class Std(Function):
-    """Standard deviations over dimensions; where one is 0 its gradient is 0."""
-
-    def forward(ctx: Any, x: Any, dims: _Dims, keepdim: bool, correction: float) -> Any:
-        ctx.dims, ctx.keepdim, ctx.correction = dims, keepdim, correction
-        out = of(x).xp.asarray(of(x).xp.sqrt(_variance(x, dims, keepdim, correction)).astype(x.real.dtype, copy=False))
-        ctx.save(x, out)
-        return out
-
-    def vjp(ctx: Any, g: Any) -> Any:
-        x, y = ctx.saved
-        free = _count(x.shape, ctx.dims) - ctx.correction
-        still = y == 0
-        g = where(still, 0, g / where(still, 1, y)) * (1 / free if free > 0 else math.inf)
-        return _spread(g, x.shape, ctx.dims, ctx.keepdim) * _deviations(x, ctx.dims)
+        count = count_of(ctx.inside, ctx.dims)
+        return spread(g / (count or 1), ctx.inside, ctx.dims, ctx.keepdim)
 
 
 class Prod(Function):
@@ -136,86 +96,16 @@ class Prod(Function):
         return g * conj(product_of_others(x, ctx.dim))
 
 
-class LogSumExp(Function):
-    """log(sum(exp(x))) without overflow; -inf where all elements are."""
-
-    name = "Logsumexp"
-
-    def forward(ctx: Any, x: Any, dims: _Dims, keepdim: bool) -> Any:
-        ctx.dims, ctx.keepdim = dims, keepdim
-        xp = of(x).xp
-        top = x.max(axis=dims, keepdims=True) if x.size else xp.zeros(_kept(x.shape, dims), x.dtype)
-        top = xp.where(xp.isfinite(top), top, 0)
-        total = _total(xp.exp(x - top), dims, True)
-        empty = total == 0
-        y = xp.where(empty, -math.inf, xp.log(xp.where(empty, 1, total)) + top).astype(x.dtype, copy=False)
-        y = y if keepdim else y.reshape([n for i, n in enumerate(x.shape) if dims is not None and i not in dims])
-        ctx.save(x, y)
-        return y
-
-    def vjp(ctx: Any, g: Any) -> Any:
-        x, y = ctx.saved
-        y = y if ctx.keepdim else reshape(y, _kept(x.shape, ctx.dims))
-        # -inf - -inf would be NaN: an element that is -inf has no part in the sum.
-        return _spread(g, x.shape, ctx.dims, ctx.keepdim) * exp(x - where(y == -math.inf, 0, y))
-
-
-class Norm(Function):
-    """(sum |x|^p)^(1/p) for finite p > 0; where it is 0 its gradient is 0."""
-
-    name = "LinalgVectorNorm"
-
-    def forward(ctx: Any, x: Any, p: float, dims: _Dims, keepdim: bool) -> Any:
-        ctx.p, ctx.dims, ctx.keepdim = p, dims, keepdim
-        xp = of(x).xp
-        size = xp.abs(x)
-        if size.dtype.itemsize == 2:
-            size = size.astype("float32")
-        if p == 2:
-            out = xp.sqrt((size * size).sum(axis=dims, keepdims=keepdim))
-        elif p == 1:
-            out = size.sum(axis=dims, keepdims=keepdim)
-        else:
-            out = (size ** p).sum(axis=dims, keepdims=keepdim) ** (1 / p)
-        out = xp.asarray(out.astype(x.real.dtype, copy=False))
-        ctx.save(x, out)
-        return out
-
-    def vjp(ctx: Any, g: Any) -> Any:
-        x, y = ctx.saved
-        p = ctx.p
-        if p == 1:
-            return _spread(g, x.shape, ctx.dims, ctx.keepdim) * sign(x)
-        still = y == 0
-        divisor = where(still, 1, y)
-        g = where(still, 0, g / (divisor if p == 2 else divisor ** (p - 1)))
-        g = _spread(g, x.shape, ctx.dims, ctx.keepdim)
-        if p == 2:
-            return g * x
-        zero = x == 0
-        return g * where(zero, 0, sign(x) * absolute(where(zero, 1, x)) ** (p - 1))
-
-
-class CountNonzero(Function):
-    """The norm of order 0: how many elements are not zero, in the input's dtype."""
-
-    name = "LinalgVectorNorm"
-
-    def forward(ctx: Any, x: Any, dims: _Dims, keepdim: bool) -> Any:
-        return (x != 0).sum(axis=dims, keepdims=keepdim).astype(x.real.dtype)
-
-    def vjp(ctx: Any, g: Any) -> Any:
-        return None
-
-
-def _in_dtype(x: Any, dtype: Any, integers: str | None = None) -> Any:
+def in_dtype(x: Any, dtype: Any, integers: str | None = None) -> Any:
     """x cast to a wanted dtype; without one, integers and booleans to `integers`."""
+    if dtype is None and x.dtype.kind in "fc":
+        return x
     target = dtype_of(dtype if dtype is not None else integers if x.dtype.kind in "biu" else None)
     return x if target is None or x.dtype == target else cast(x, target)
 
 
-def _floating(name: str, x: Any, dtype: Any) -> Any:
-    x = _in_dtype(x, dtype)
+def as_floating(name: str, x: Any, dtype: Any) -> Any:
+    x = in_dtype(x, dtype)
     if x.dtype.kind not in "fc":
         raise RuntimeError(f"{name}: takes floating or complex tensors, got {x.dtype}; cast with .to(), or give dtype=")
     return x
@@ -224,7 +114,7 @@ def _floating(name: str, x: Any, dtype: Any) -> Any:
 def sum(x: Any, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     """Sum of the elements over `dim`; integers and booleans sum to int64."""
     dims = dims_of("sum", dim, len(x.shape))
-    return Sum.apply(_in_dtype(x, dtype, "int64"), dims=dims, keepdim=keepdim)
+    return Sum.apply(in_dtype(x, dtype, "int64"), dims=dims, keepdim=keepdim)
 
 
 def nansum(x: Any, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
@@ -238,14 +128,14 @@ def mean(x: Any, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) 
     Raises:
         RuntimeError: an integer tensor without `dtype`.
     """
-    x = _floating("mean", x, dtype)
+    x = as_floating("mean", x, dtype)
     dims = dims_of("mean", dim, len(x.shape))
     return Mean.apply(x, dims=dims, keepdim=keepdim)
 
 
 def prod(x: Any, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     """Product over `dim`; integers and booleans multiply to int64."""
-    x = _in_dtype(x, dtype, "int64")
+    x = in_dtype(x, dtype, "int64")
     shape = tuple(x.shape)
     if dim is None or not shape:
         if dim is not None:
@@ -253,73 +143,6 @@ def prod(x: Any, dim: int | None = None, keepdim: bool = False, *, dtype: Any = 
         out = Prod.apply(flatten(x), dim=0, keepdim=False)
         return reshape(out, (1,) * len(shape)) if keepdim else out
     return Prod.apply(x, dim=one_dim("prod", dim, len(shape)), keepdim=keepdim)
-
-
-def _correction(name: str, correction: Any, unbiased: bool | None) -> float:
-    if unbiased is None:
-        return 1 if correction is None else correction
-    if correction is not None:
-        raise TypeError(f"{name}: give correction or unbiased, not both")
-    return 1 if unbiased else 0
-
-
-def var(x: Any, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *,
-        correction: float | None = None) -> Any:
-    """Variance over `dim`: sum((x - mean)^2) / (count - correction), with correction 1 unless given.
-
-    NaN where there is only one element (with correction 1).
-
-    Raises:
-        RuntimeError: an integer tensor.
-        TypeError: both `unbiased` and `correction`.
-    """
-    x = _floating("var", x, None)
-    dims = dims_of("var", dim, len(x.shape))
-    return Var.apply(x, dims=dims, keepdim=keepdim,
-                     correction=_correction("var", correction, unbiased))
-
-
-def std(x: Any, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *,
-        correction: float | None = None) -> Any:
-    """Standard deviation over `dim`, the root of `var`; its gradient at 0 is 0."""
-    x = _floating("std", x, None)
-    dims = dims_of("std", dim, len(x.shape))
-    return Std.apply(x, dims=dims, keepdim=keepdim,
-                     correction=_correction("std", correction, unbiased))
-
-
-def logsumexp(x: Any, dim: Dims, keepdim: bool = False) -> Any:
-    """log(sum(exp(x))) over `dim`, without overflow; -inf where all elements are -inf."""
-    dims = dims_of("logsumexp", dim, len(x.shape))
-    return LogSumExp.apply(_in_dtype(x, "float" if x.dtype.kind in "biu" else None), dims=dims, keepdim=keepdim)
-
-
-def vector_norm(x: Any, ord: Any = 2, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
-    """(sum |x|^p)^(1/p) over `dim` for p = ord; inf and -inf take the largest and smallest |x|, 0 counts.
-
-    The gradient where the norm is 0 is 0.
-
-    Raises:
-        RuntimeError: an integer tensor, or an infinite norm of no elements.
-    """
-    x = _floating("vector_norm", x, dtype)
-    dims = dims_of("vector_norm", dim, len(x.shape))
-    if ord == 0:
-        return CountNonzero.apply(x, dims=dims, keepdim=keepdim)
-    if math.isinf(ord):
-        return (amax if ord > 0 else amin)(absolute(x), dims, keepdim)
-    return Norm.apply(x, p=float(ord), dims=dims, keepdim=keepdim)
-
-
-def norm(x: Any, p: Any = "fro", dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
-    """`vector_norm` over `dim`; 'fro' and None mean 2.
-
-    Raises:
-        ValueError: another string (matrix norms are in linalg).
-    """
-    if isinstance(p, str) and p != "fro":
-        raise ValueError(f"norm: p is a number or 'fro', got {p!r}; linalg.matrix_norm has the norms of matrices")
-    return vector_norm(x, 2 if p in (None, "fro") else p, dim, keepdim, dtype=dtype)
 
 
 def all(x: Any, dim: Dims = None, keepdim: bool = False) -> Any:

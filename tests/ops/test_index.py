@@ -232,6 +232,24 @@ def test_parts(dim: int) -> None:
     check(lambda t, v: X.index_fill(t, dim, distinct[:2], v), x, numbers())
 
 
+@pytest.mark.parametrize("dim", [0, 1])
+def test_adding_into_any_memory_order(dim: int) -> None:
+    """Transposed and stretched operands give what row-major ones give; negative indices count from the end."""
+    x, source = numbers(4, 3).T, np.broadcast_to(numbers(4), (3, 4))
+    index = np.array([[0, 2, 2, 0], [1, 1, 1, 1], [2, 2, 0, 0]])
+    expected = _looped(x, dim, index, source, True)
+    np.testing.assert_allclose(X.scatter_add(from_numpy(x), dim, index, from_numpy(source)).numpy(), expected)
+    part = source if dim == 0 else source[:, :3]
+    expected = x.copy()
+    np.add.at(expected, (slice(None),) * dim + (I,), part)
+    np.testing.assert_allclose(X.index_add(from_numpy(x), dim, I, from_numpy(part)).numpy(), expected)
+    found = X.index_put(from_numpy(x), np.array([-1, 2, 0]), from_numpy(source), accumulate=True).numpy()
+    expected = x.copy()
+    np.add.at(expected, ([-1, 2, 0],), source)
+    np.testing.assert_allclose(found, expected)
+    assert gradient(lambda t: X.getitem(t, np.array([-1, 2, 0])), x)[:, 0].tolist() == [1, 0, 2]
+
+
 def test_masked_scatter() -> None:
     x, source = numbers(2, 3), numbers(5, seed=1)
     expected = x.copy()

@@ -6,6 +6,7 @@ run in the order of the indices, so results do not depend on anything but the in
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ._register import kernel
@@ -50,7 +51,19 @@ def scatter(xp: Any, out: Any, dim: int, index: Any, source: Any) -> Any:
 @kernel
 def scatter_add(xp: Any, out: Any, dim: int, index: Any, source: Any) -> Any:
     """Like scatter, but adds."""
-    xp.add.at(out, _mesh(xp, dim, index) or ..., source)
+    key = _mesh(xp, dim, index)
+    if not out.flags.c_contiguous or not key:
+        xp.add.at(out, key or ..., source)
+        return out
+    place = 0
+    for at, size in zip(key, out.shape, strict=True):
+        place = place * size + at
+    return _add_flat(xp, out, place, source)
+
+
+def _add_flat(xp: Any, out: Any, places: Any, source: Any) -> Any:
+    """out.ravel()[places] += source: numpy adds five times faster at one index than at several."""
+    xp.add.at(out.reshape(-1), places.reshape(-1), xp.broadcast_to(source, places.shape).reshape(-1))
     return out
 
 
@@ -59,6 +72,10 @@ def index_put(xp: Any, out: Any, key: tuple[Any, ...], value: Any, accumulate: b
     """out[key] = value, or out[key] += value with every repetition counted."""
     if not accumulate:
         out[key] = value
+    elif len(key) == 1 and key[0] is not ... and key[0].dtype.kind in "iu":
+        index = key[0]
+        index_add(xp, out, 0, index.reshape(-1) % max(out.shape[0], 1), xp.broadcast_to(
+            value, index.shape + out.shape[1:]).reshape((-1,) + out.shape[1:]))
     elif any(getattr(part, "dtype", None) is not None and part.dtype.kind != "b" for part in key):
         xp.add.at(out, key, value)
     else:
@@ -69,8 +86,12 @@ def index_put(xp: Any, out: Any, key: tuple[Any, ...], value: Any, accumulate: b
 @kernel
 def index_add(xp: Any, out: Any, dim: int, index: Any, source: Any) -> Any:
     """out[..., index[i], ...] += source[..., i, ...] along `dim`; `index` is 1-d, repetitions add up."""
-    xp.add.at(out, (slice(None),) * dim + (index,), source)
-    return out
+    if not out.flags.c_contiguous:
+        xp.add.at(out, (slice(None),) * dim + (index,), source)
+        return out
+    front, behind = math.prod(out.shape[:dim]), math.prod(out.shape[dim + 1:])
+    rows = (xp.arange(front) * out.shape[dim])[:, None] + index
+    return _add_flat(xp, out, rows[..., None] * behind + xp.arange(behind), source.reshape(front, -1, behind))
 
 
 @kernel

@@ -1,0 +1,162 @@
+"""Clipping gradients by their common norm or by value: torch's functions, with and without ranks.
+
+Each parameter's placement says whether its gradient lies in flat memory. There the norm's partial sums
+are taken over the fixed grid and gathered from all ranks; they are added in one fixed order in float64,
+so that every rank gets the same bits. Gradients outside of flat memory are summed block by block alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from ...backend import of
+from ...errors import rank_prefix
+from ...flat import GRID, Group, State
+from ...graph.base import TensorBase, from_raw
+
+__all__ = ["clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
+
+
+def clip_grad_norm_(parameters: Any, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False,
+                    foreach: bool | None = None) -> Any:
+    """Scale the gradients of `parameters` so that their norm together is at most `max_norm`.
+
+    All are multiplied by min(1, max_norm / (norm + 1e-6)), in place; norm = (sum |g|^p)^(1/p).
+
+    Args:
+        parameters: a tensor or an iterable of them; those without a gradient do not count.
+        norm_type: p > 0; inf for the largest absolute value, 0 for the number of elements that are not 0.
+        error_if_nonfinite: raise instead of going on with a norm of NaN or inf. Without it, a norm of
+            NaN makes all gradients NaN, one of inf makes the finite ones 0.
+        foreach: accepted and ignored; there is one implementation.
+
+    Returns:
+        The norm before clipping, a 0-d tensor, with the same bits on every rank.
+
+    Raises:
+        RuntimeError: the norm is not finite (on request), or gradients were not reduced over the ranks yet.
+        ValueError: norm_type is negative.
+    """
+    chosen = _with_gradients(parameters)
+    norm = _total(chosen, _power(norm_type))
+    _check_finite(norm, error_if_nonfinite)
+    _scale(chosen, max_norm, norm)
+    return norm
+
+
+def get_total_norm(tensors: Any, norm_type: float = 2.0, error_if_nonfinite: bool = False,
+                   foreach: bool | None = None) -> Any:
+    """The norm of all tensors together, as if they were one vector: (sum |x|^p)^(1/p), a 0-d tensor."""
+    p = _power(norm_type)
+    arrays = [t.array for t in _listed(tensors)]
+    norm = _combined([_partials(a, p) for a in arrays], arrays, p)
+    _check_finite(norm, error_if_nonfinite)
+    return norm
+
+
+def clip_grads_with_norm_(parameters: Any, max_norm: float, total_norm: Any, foreach: bool | None = None) -> None:
+    """Scale gradients by min(1, max_norm / (total_norm + 1e-6)), for a norm that is known already."""
+    _scale(_with_gradients(parameters), max_norm, total_norm)
+
+
+def clip_grad_value_(parameters: Any, clip_value: float, foreach: bool | None = None) -> None:
+    """Bring every element of the gradients into [-clip_value, clip_value], in place."""
+    limit = float(clip_value)
+    for p in _with_gradients(parameters):
+        array = p._grad.array
+        of(array).xp.clip(array, -limit, limit, out=array)
+        p._grad.bump()
+
+
+def _listed(tensors: Any) -> list[Any]:
+    return [tensors] if isinstance(tensors, TensorBase) else list(tensors)
+
+
+def _with_gradients(parameters: Any) -> list[Any]:
+    """Each parameter that has a gradient, once."""
+    return list(dict.fromkeys(p for p in _listed(parameters) if p._grad is not None))
+
+
+def _power(norm_type: float) -> float:
+    p = float(norm_type)
+    if not p >= 0:
+        raise ValueError(f"norm_type is not negative, got {norm_type}")
+    return p
+
+
+def _by_group(parameters: Iterable[Any]) -> tuple[dict[Group, list[Any]], list[Any]]:
+    """Parameters whose gradients lie in flat memory, by group, and the others."""
+    groups: dict[Group, list[Any]] = {}
+    others = []
+    for p in parameters:
+        if p.placement is not None and p.placement.leaf_grad_is_home():
+            groups.setdefault(p.placement.group, []).append(p)
+        else:
+            others.append(p)
+    for group, members in groups.items():
+        if group.state is State.LOCAL and group.ranks > 1:
+            raise RuntimeError(f"{rank_prefix()}clip_grad_norm_: the gradients of {group.label} (such as "
+                               f"{members[0].placement.slot.name!r}) were not reduced over the {group.ranks} ranks "
+                               "yet; clip after a backward outside of no_sync()")
+    return groups, others
+
+
+def _partials(array: Any, p: float) -> Any:
+    """Sums of |x|^p over blocks, float64."""
+    return of(array).kernels.norm_blocks(array.reshape(-1), p, GRID)
+
+
+def _total(parameters: list[Any], p: float) -> Any:
+    """The norm of the gradients, over all ranks where they are shared."""
+    groups, others = _by_group(parameters)
+    parts = [group.block_partials({m.placement.slot.index for m in members}, p) for group, members in groups.items()]
+    parts += [_partials(q._grad.array, p) for q in others]
+    return _combined(parts, [q._grad.array for q in parameters], p)
+
+
+def _combined(parts: list[Any], arrays: list[Any], p: float) -> Any:
+    """(sum of partial sums)^(1/p) in the widest of the arrays' dtypes, at least float32."""
+    if not arrays:
+        from ..._tensor.creation import tensor
+
+        return tensor(0.0)
+    xp = of(arrays[0]).xp
+    partials = xp.concatenate(parts)
+    if p == math.inf:
+        norm = partials.max() if partials.size else xp.zeros(())
+    else:
+        total = partials.sum()
+        norm = total if p == 0 else xp.sqrt(total) if p == 2 else total ** (1 / p)
+    dtype = xp.result_type("float32", *{xp.zeros((), a.dtype).real.dtype for a in arrays})
+    return from_raw(xp.asarray(norm).astype(dtype))
+
+
+def _check_finite(norm: Any, error_if_nonfinite: bool) -> None:
+    if error_if_nonfinite and not math.isfinite(float(norm)):
+        raise RuntimeError(f"{rank_prefix()}the norm of the gradients is {float(norm)}, so they cannot be clipped; "
+                           "with error_if_nonfinite=False they are scaled by it all the same")
+
+
+def _scale(parameters: list[Any], max_norm: float, norm: Any) -> None:
+    """Multiply gradients by the clip factor, rounded to their dtype first."""
+    factor = float(max_norm) / (float(norm) + 1e-6)
+    if factor > 1:
+        factor = 1.0  # NaN stays NaN
+    groups, others = _by_group(parameters)
+    for group, members in groups.items():
+        if len(members) == group.live:  # one pass; what lies in empty slots is overwritten by the next gradient
+            _multiply(group.flat, factor)
+        else:
+            for m in members:
+                _multiply(m._grad.array, factor)
+    for q in others:
+        _multiply(q._grad.array, factor)
+    for q in parameters:
+        q._grad.bump()
+
+
+def _multiply(array: Any, factor: float) -> None:
+    if factor != 1:  # times 1 changes no bit
+        array *= array.dtype.type(factor)

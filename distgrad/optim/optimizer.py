@@ -1,0 +1,245 @@
+"""Optimizer: parameter groups, state by parameter, and one step for all; torch's interface and state format.
+
+A subclass names its rule, and the arrays that the rule keeps for each parameter. Where gradients lie and
+whether ranks share them is not known here: a step reads `p.grad` and writes `p` in place.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from ..backend import of
+from ..graph.base import TensorBase, wrap
+from ..graph.hooks import RemovableHandle, Table
+from ..graph.modes import enable_grad, no_grad
+from .rules import Rule, apply
+
+__all__ = ["Optimizer", "check_range"]
+
+
+def check_range(name: str, value: Any, low: float = 0.0, high: float = float("inf")) -> None:
+    """Raise ValueError unless low <= value < high."""
+    if not low <= float(value) < high:
+        raise ValueError(f"{name} lies in [{low:g}, {high:g}), got {value}")
+
+
+class Optimizer:
+    """Base of optimizers.
+
+    Args:
+        params: an iterable of parameters, of pairs (name, parameter), or of dictionaries with 'params' and
+            options of their own: the parameter groups.
+        defaults: the options of groups that do not say otherwise.
+
+    Attributes:
+        param_groups: one dictionary each, of 'params' and all options; may be changed between steps.
+        state: what is kept for each parameter, by name.
+
+    Every optimizer also takes torch's `foreach` and `fused`, which choose between implementations there, and
+    ignores them.
+
+    Raises:
+        TypeError: `params` is a tensor, a set, or holds something else than tensors.
+        ValueError: no parameters; one twice; one that was computed from others.
+    """
+
+    rule: Rule | None = None  # None: the subclass has a step() of its own
+    counted: ClassVar[bool] = True  # the state has a 'step'
+
+    def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
+        self.defaults = defaults
+        self.state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
+        self.param_groups: list[dict[str, Any]] = []
+        self.steps_taken = 0
+        self._pre_hooks = Table()
+        self._post_hooks = Table()
+        if isinstance(params, TensorBase):
+            raise TypeError(f"params is an iterable of parameters, got one {type(params).__name__}: write [parameter]")
+        groups: list[Any] = list(params)
+        if not groups:
+            raise ValueError("the optimizer got no parameters")
+        if not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        for group in groups:
+            self.add_param_group(group)
+
+    # -- groups
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters, with options where they differ from the defaults."""
+        if not isinstance(param_group, dict):
+            raise TypeError(f"a parameter group is a dict, got {type(param_group).__name__}")
+        group = dict(param_group)
+        params = group["params"]
+        if isinstance(params, set):
+            raise TypeError("a set of parameters has no order that is the same in every run: give a list")
+        found: list[Any] = [params] if isinstance(params, TensorBase) else list(params)
+        named = [p for p in found if isinstance(p, tuple)]
+        if named:
+            if len(named) != len(found):
+                raise ValueError("either all parameters of a group come with a name or none does")
+            group["param_names"] = [name for name, _ in found]
+            found = [p for _, p in found]
+        seen = {id(p) for other in self.param_groups for p in other["params"]}
+        for p in found:
+            if not isinstance(p, TensorBase):
+                raise TypeError(f"an optimizer takes tensors, got {type(p).__name__}")
+            if p.fn is not None:
+                raise ValueError(f"a parameter of shape {tuple(p.shape)} was computed from other tensors "
+                                 f"({p.fn.node.name() if hasattr(p.fn, 'node') else p.fn.name()}): only leaves can be "
+                                 "optimized")
+            if id(p) in seen:
+                raise ValueError(f"a parameter of shape {tuple(p.shape)} was given twice")
+            seen.add(id(p))
+        for name, value in self.defaults.items():
+            group.setdefault(name, value)
+        group["params"] = found
+        self.check_options(group)
+        self.param_groups.append(group)
+
+    def check_options(self, group: Mapping[str, Any]) -> None:
+        """Raise ValueError for options that make no sense; subclasses say which."""
+
+    # -- one step
+
+    def arrays_of(self, group: Mapping[str, Any]) -> tuple[str, ...]:
+        """Names of the arrays, each in the parameter's shape, that the rule keeps under these options."""
+        return ()
+
+    def new_array(self, name: str, group: Mapping[str, Any], like: Any) -> Any:
+        """The first content of one such array: zeros."""
+        return of(like).xp.zeros_like(like)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update all parameters that have a gradient.
+
+        Args:
+            closure: computes the loss anew, with its backward; called once, before the update.
+
+        Returns:
+            What the closure returned, or None.
+        """
+        for hook in self._pre_hooks.snapshot():
+            hook(self, (closure,), {})
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p._grad is not None:
+                    self._update(p, group)
+        self.steps_taken += 1
+        for hook in self._post_hooks.snapshot():
+            hook(self, (closure,), {})
+        return loss
+
+    def _update(self, p: Any, group: dict[str, Any]) -> None:
+        """One parameter's step."""
+        rule = self.rule
+        if rule is None:
+            raise NotImplementedError(f"{type(self).__name__} has neither a rule nor a step()")
+        state = self.state[p]
+        step = 2  # for a rule without a count all that matters is whether it is the first
+        if self.counted:
+            if "step" not in state:
+                state["step"] = wrap(of(p.array).xp.zeros((), "float32"))
+            count = state["step"].array
+            count += 1
+            step = int(count)
+        arrays = {}
+        for name in self.arrays_of(group):
+            if name not in state:
+                state[name] = wrap(self.new_array(name, group, p.array))
+                step = step if self.counted else 1
+            arrays[name] = state[name].array
+        apply(rule, p.array, p._grad.array, arrays, group, step, -1.0 if group.get("maximize") else 1.0)
+        p.bump()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients, or set them to zero in place."""
+        with no_grad():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    grad = p._grad
+                    if grad is None:
+                        continue
+                    if set_to_none:
+                        p.grad = None
+                    elif grad.fn is not None:
+                        p.grad = grad.detach().zero_()
+                    else:
+                        grad.zero_()
+
+    def register_step_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call hook(optimizer, args, kwargs) before each step."""
+        return self._pre_hooks.add(hook)
+
+    def register_step_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call hook(optimizer, args, kwargs) after each step."""
+        return self._post_hooks.add(hook)
+
+    # -- saving and loading
+
+    def state_dict(self) -> dict[str, Any]:
+        """{'state': {number: {name: value}}, 'param_groups': [...]}, parameters numbered through all groups.
+
+        Tensors share the optimizer's memory.
+        """
+        numbers = {id(p): i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}
+        groups = []
+        for group in self.param_groups:
+            packed = {name: value for name, value in group.items() if name != "params"}
+            groups.append({**packed, "params": [numbers[id(p)] for p in group["params"]]})
+        return {"state": {numbers[id(p)]: value for p, value in self.state.items() if id(p) in numbers},
+                "param_groups": groups}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over state and options from `state_dict()` of an optimizer over parameters of the same sizes.
+
+        Tensors are copied, into the dtype, device and memory order of their parameters.
+
+        Raises:
+            ValueError: groups or their sizes differ, or a state's shape is not its parameter's. Nothing was changed.
+        """
+        given = state_dict["param_groups"]
+        if len(given) != len(self.param_groups):
+            raise ValueError(f"the state has {len(given)} parameter groups, the optimizer {len(self.param_groups)}")
+        by_number: dict[int, Any] = {}
+        for position, (saved, group) in enumerate(zip(given, self.param_groups, strict=True)):
+            if len(saved["params"]) != len(group["params"]):
+                raise ValueError(f"group {position} of the state has {len(saved['params'])} parameters, the "
+                                 f"optimizer's has {len(group['params'])}")
+            by_number.update(zip(saved["params"], group["params"], strict=True))
+        state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
+        for number, values in state_dict["state"].items():
+            if number in by_number:
+                p = by_number[number]
+                state[p] = {name: _taken_over(name, value, p) for name, value in values.items()}
+        for saved, group in zip(given, self.param_groups, strict=True):
+            group.update({name: value for name, value in saved.items() if name != "params"})
+        self.state = state
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for number, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {number}")
+            lines += [f"    {name}: {group[name]}" for name in sorted(group) if name != "params"]
+        return "\n".join(lines) + "\n)"
+
+
+def _taken_over(name: str, value: Any, p: Any) -> Any:
+    """A loaded value as this parameter's state: tensors copied, in the parameter's dtype unless it is the count."""
+    if not isinstance(value, TensorBase):
+        return value
+    xp = of(p.array).xp
+    if name == "step":
+        return wrap(xp.array(value.array))
+    if value.shape != p.shape:
+        raise ValueError(f"the state {name!r} has shape {tuple(value.shape)}, its parameter {tuple(p.shape)}")
+    array = xp.empty_like(p.array)
+    array[...] = of(p.array).from_host(of(value.array).to_host(value.array))
+    return wrap(array)
+

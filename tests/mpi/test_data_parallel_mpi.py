@@ -1,0 +1,108 @@
+"""DataParallel on real ranks: the master test, sub-communicators, differing models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import distgrad
+from distgrad import nn
+from distgrad.distributed import DataParallel, world
+from distgrad.errors import CollectiveMismatchError
+from distgrad.nn.utils import clip_grad_norm_
+from tests.distributed.models import MODELS, flat, train
+
+pytestmark = [pytest.mark.mpi, pytest.mark.timeout(60)]
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("overlap", [True, False])
+def test_master(name: str, overlap: bool) -> None:
+    """n ranks on shards == one rank on the whole batch, in lock-step, with clipping that bites."""
+    comm = world()
+    alone = train(name, 0, 1, None)
+    run = train(name, comm.rank, comm.size, {"bucket_bytes": 1 << 14, "overlap": overlap})
+    for step, (mine, theirs) in enumerate(zip(run.parameters, alone.parameters, strict=True)):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-11, err_msg=f"step {step}")
+    assert len(set(comm.allgather_bytes(run.parameters[-1].tobytes()))) == 1, "every rank has the same bits"
+    assert len(set(comm.allgather_bytes(np.array(run.norms).tobytes()))) == 1, "and the same norms"
+    assert min(alone.norms) > alone.max_norm
+
+
+def test_any_intracommunicator_will_do() -> None:
+    from mpi4py import MPI
+
+    half = MPI.COMM_WORLD.Split(MPI.COMM_WORLD.rank % 2, MPI.COMM_WORLD.rank)
+    distgrad.manual_seed(0)
+    model = DataParallel(nn.Linear(3, 1, bias=False), comm=half)
+    model(distgrad.full((1, 3), float(MPI.COMM_WORLD.rank))).sum().backward()
+    members = range(MPI.COMM_WORLD.rank % 2, MPI.COMM_WORLD.size, 2)
+    np.testing.assert_allclose(model.weight.grad, np.mean(members))
+    model.close()
+    half.Free()
+
+
+def test_communicators_that_will_not_do() -> None:
+    from mpi4py import MPI
+
+    with pytest.raises((TypeError, ValueError)):
+        DataParallel(nn.Linear(1, 1), comm=MPI.COMM_NULL)
+    freed = MPI.COMM_WORLD.Dup()
+    freed.Free()
+    with pytest.raises((TypeError, ValueError)):
+        DataParallel(nn.Linear(1, 1), comm=freed)
+
+
+def test_differing_models_are_named_on_every_rank() -> None:
+    comm = world()
+    if comm.size < 2:
+        pytest.skip("needs two ranks")
+    with pytest.raises(CollectiveMismatchError, match=r"'weight' \(shape \(1, 2\).*'weight' \(shape \(1, 3\)"):
+        DataParallel(nn.Linear(2 + (comm.rank == comm.size - 1), 1))
+
+
+def test_branches_differ_without_flags() -> None:
+    comm = world()
+    distgrad.manual_seed(0)
+    model = DataParallel(nn.ModuleList([nn.Linear(2, 2) for _ in range(comm.size + 1)]), bucket_bytes=1)
+    for step in range(3):
+        model.zero_grad()
+        model.module[(comm.rank + step) % comm.size](distgrad.ones(1, 2)).sum().backward()
+        for layer in list(model.module)[:-1]:
+            np.testing.assert_allclose(layer.weight.grad, 1 / comm.size, rtol=1e-6)
+        assert model.module[comm.size].weight.grad is None
+    model.close()
+
+
+def test_clip_is_the_norm_of_the_mean() -> None:
+    comm = world()
+    distgrad.manual_seed(0)
+    model = DataParallel(nn.Linear(130, 90).double(), bucket_bytes=1 << 15)
+    distgrad.manual_seed(comm.rank)
+    model(distgrad.randn(4, 130, dtype=distgrad.float64)).pow(2).sum().backward()
+    before = flat(model, grad=True)
+    norm = clip_grad_norm_(model.parameters(), 1.0)
+    np.testing.assert_allclose(norm, np.linalg.norm(before), rtol=1e-12)
+    assert len(set(comm.allgather_bytes(norm.numpy().tobytes()))) == 1
+    assert len(set(comm.allgather_bytes(flat(model, grad=True).tobytes()))) == 1
+    model.close()
+
+
+def test_gradients_of_the_users_own_traffic_do_not_mix() -> None:
+    """The user's collectives on the same communicator, while buckets travel."""
+    from mpi4py import MPI
+
+    distgrad.manual_seed(0)
+    model = DataParallel(nn.Sequential(*[nn.Linear(64, 64) for _ in range(4)]), comm=MPI.COMM_WORLD, bucket_bytes=1)
+    totals: list[Any] = []
+
+    def hook(_p: Any) -> None:
+        totals.append(MPI.COMM_WORLD.allreduce(1))
+
+    for layer in model.module:
+        layer.weight.register_post_accumulate_grad_hook(hook)
+    model(distgrad.ones(1, 64)).sum().backward()
+    assert totals == [MPI.COMM_WORLD.size] * 4
+    model.close()

@@ -1,0 +1,579 @@
+"""Order of nodes and hooks, what hooks may do, callbacks, re-entrant backward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .both import Table, check, leaf, raised
+
+case = Table()
+
+
+def log(into: list[Any], name: str, result: Any = None) -> Any:
+    """A hook that notes its call and the values of its arguments."""
+    def hook(*args: Any) -> Any:
+        into.append((name, [_values(a) for a in args]))
+        return result
+    return hook
+
+
+def _values(a: Any) -> Any:
+    if isinstance(a, (tuple, list)):
+        return [_values(x) for x in a]
+    return a.tolist() if hasattr(a, "tolist") else a
+
+
+def end_of(lib: Any, leaf: Any) -> Any:
+    """A leaf's AccumulateGrad."""
+    return (leaf * 1).grad_fn.next_functions[0][0]
+
+
+@case
+def order_on_a_leaf(lib):
+    seen = []
+    x = leaf(lib, [2.0, 3.0])
+    node = end_of(lib, x)
+    x.register_post_accumulate_grad_hook(lambda t: seen.append(("post accumulate", t.grad.tolist())))
+    node.register_hook(log(seen, "posthook"))
+    node.register_prehook(log(seen, "prehook"))
+    lib.autograd.graph.register_multi_grad_hook([x], log(seen, "multi"))
+    x.register_hook(log(seen, "tensor 1"))
+    x.register_hook(log(seen, "tensor 2"))
+    (x * 3 + x * x).sum().backward()
+    return seen
+
+
+@case
+def order_on_a_non_leaf(lib):
+    seen = []
+    x = leaf(lib, 2.0)
+    y = x * 3
+    y.grad_fn.register_hook(log(seen, "posthook"))
+    y.grad_fn.register_prehook(log(seen, "prehook"))
+    y.retain_grad()
+    y.register_hook(lambda g: (seen.append(("tensor", g.item())), g * 10)[1])
+    (y * y).backward()
+    return seen, y.grad, x.grad
+
+
+@case
+def several_prehooks_and_posthooks_chain(lib):
+    seen = []
+    x = leaf(lib, 2.0)
+    y = x * 3
+    y.grad_fn.register_prehook(lambda gs: (seen.append(gs[0].item()), (gs[0] * 2,))[1])
+    y.grad_fn.register_prehook(lambda gs: (seen.append(gs[0].item()), (gs[0] + 1,))[1])
+    y.grad_fn.register_hook(lambda gi, go: (seen.append((gi[0].item(), go[0].item())), (gi[0] * 5, None))[1])
+    y.grad_fn.register_hook(lambda gi, go: seen.append((gi[0].item(), gi[1], go[0].item())))
+    y.backward()
+    return seen, x.grad
+
+
+@case
+def prehook_of_accumulate_replaces(lib):
+    seen = []
+    x = leaf(lib, 2.0)
+    node = end_of(lib, x)
+    node.register_prehook(lambda gs: (gs[0] * 100,))
+    node.register_hook(log(seen, "posthook"))
+    x.register_hook(lambda g: g + 1)
+    (x * 3).backward()
+    return seen, x.grad
+
+
+@case
+def posthook_of_accumulate_returns_value(lib):
+    x = leaf(lib, 2.0)
+    end_of(lib, x).register_hook(lambda gi, go: (go[0],))
+    return raised(lambda: (x * 3).backward())
+
+
+@case
+def posthook_with_wrong_count(lib):
+    x = leaf(lib, 2.0)
+    y = x * 3
+    y.grad_fn.register_hook(lambda gi, go: (go[0],))
+    return raised(y.backward)
+
+
+@case
+def prehook_with_wrong_count(lib):
+    x = leaf(lib, 2.0)
+    y = x * 3
+    y.grad_fn.register_prehook(lambda gs: (gs[0], gs[0]))
+    return raised(y.backward)
+
+
+@case
+def order_of_nodes_is_newest_first(lib):
+    seen = []
+    x = leaf(lib, 1.0)
+    parts = {}
+    parts["a"] = x * 2
+    parts["b"] = x.exp()
+    parts["c"] = parts["a"] * parts["b"]
+    parts["d"] = parts["a"] + 1
+    parts["e"] = parts["c"] * parts["d"]
+    for name, t in parts.items():
+        t.grad_fn.register_hook(lambda gi, go, name=name: seen.append(name))
+    x.register_hook(lambda g: seen.append("x"))
+    parts["e"].backward()
+    return seen
+
+
+@case
+def leaves_accumulate_as_soon_as_ready(lib):
+    seen = []
+    ws = [leaf(lib, float(i + 1)) for i in range(4)]
+    h = leaf(lib, 1.0)
+    for i, w in enumerate(ws):
+        w.register_post_accumulate_grad_hook(lambda t, i=i: seen.append(i))
+    for i, w in enumerate(ws):
+        h = h * w
+        h.register_hook(lambda g, i=i: seen.append(f"h{i}"))
+    (h + ws[0]).backward()
+    return seen, [w.grad for w in ws]
+
+
+@case
+def shared_leaf_fires_once(lib):
+    seen = []
+    x = leaf(lib, [1.0, 2.0])
+    x.register_hook(log(seen, "x"))
+    x.register_post_accumulate_grad_hook(lambda t: seen.append(t.grad.tolist()))
+    y = x
+    for _ in range(5):
+        y = y * x + x
+    y.sum().backward()
+    return seen
+
+
+@case
+def retain_grad_first_or_last(lib):
+    x = leaf(lib, 2.0)
+    y, z = x * 2, x * 3
+    y.retain_grad()
+    y.register_hook(lambda g: g * 10)
+    z.register_hook(lambda g: g * 10)
+    z.retain_grad()
+    (y * z).backward()
+    return y.grad, z.grad, x.grad, y.retains_grad, x.retains_grad, (x * 1).retains_grad
+
+
+@case
+def retain_grad_accumulates(lib):
+    x = leaf(lib, 2.0)
+    y = x * 2
+    y.retain_grad()
+    y.backward(retain_graph=True)
+    (y * 3).backward()
+    return y.grad
+
+
+@case
+def retain_grad_twice_and_on_leaf(lib):
+    x = leaf(lib, 2.0)
+    x.retain_grad()
+    y = x * 2
+    y.retain_grad()
+    y.retain_grad()
+    y.backward()
+    return y.grad, x.grad, raised(lib.ones(2).retain_grad)
+
+
+@case
+def retain_grad_of_an_input_in_autograd_grad(lib):
+    x = leaf(lib, 2.0)
+    y = x * 2
+    y.retain_grad()
+    lib.autograd.grad(y * 3, x)
+    return y.grad, x.grad
+
+
+@case
+def retain_grad_on_one_of_several_outputs(lib):
+    x = leaf(lib, [1.0, 2.0, 3.0])
+    a, b, c = x.unbind()
+    b.retain_grad()
+    (a * 2 + b * 3 + c).backward()
+    return b.grad, x.grad
+
+
+@case
+def grad_runs_tensor_hooks_only(lib):
+    seen = []
+    x = leaf(lib, 2.0)
+    node = end_of(lib, x)
+    x.register_hook(lambda g: (seen.append("tensor"), g * 2)[1])
+    node.register_prehook(lambda gs: seen.append("prehook"))
+    node.register_hook(lambda gi, go: seen.append("posthook"))
+    x.register_post_accumulate_grad_hook(lambda t: seen.append("post accumulate"))
+    return lib.autograd.grad(x * 3, x), seen, x.grad
+
+
+@case
+def grad_of_a_non_leaf_and_its_hooks(lib):
+    seen = []
+    x = leaf(lib, 2.0)
+    y = x * 3
+    y.register_hook(lambda g: (seen.append("tensor"), g * 2)[1])
+    y.grad_fn.register_prehook(lambda gs: seen.append("prehook"))
+    y.grad_fn.register_hook(lambda gi, go: seen.append("posthook"))
+    first = lib.autograd.grad(y * 5, y, retain_graph=True)
+    second = lib.autograd.grad(y * 5, [y, x])
+    return first, second, seen
+
+
+@case
+def prehook_changes_what_grad_captures(lib):
+    x = leaf(lib, 2.0)
+    y = x * 3
+    y.grad_fn.register_prehook(lambda gs: (gs[0] * 7,))
+    return lib.autograd.grad(y * 5, [y, x])
+
+
+@case
+def backward_inputs_runs_all(lib):
+    seen = []
+    w, v = leaf(lib, 2.0), leaf(lib, 5.0)
+    nodes = [end_of(lib, w), end_of(lib, v)]  # torch forgets a node's hooks with the last reference to the node
+    for name, t, node in (("w", w, nodes[0]), ("v", v, nodes[1])):
+        t.register_hook(log(seen, name + " tensor"))
+        node.register_prehook(log(seen, name + " prehook"))
+        node.register_hook(log(seen, name + " posthook"))
+        t.register_post_accumulate_grad_hook(lambda t, name=name: seen.append(name + " post accumulate"))
+    (w * v).backward(inputs=[w])
+    return seen, w.grad, v.grad
+
+
+@case
+def backward_inputs_non_leaf(lib):
+    x = leaf(lib, 2.0)
+    y = x * 3
+    z = y * y
+    z.backward(inputs=[y, x])
+    return y.grad, x.grad
+
+
+@case
+def backward_inputs_single_tensor_and_twice(lib):
+    x = leaf(lib, 2.0)
+    y = x * 3
+    y.backward(inputs=x, retain_graph=True)
+    y.backward(inputs=(x,))
+    return x.grad
+
+
+@case
+def hook_replaces_gradient(lib):
+    x = leaf(lib, [1.0, 2.0])
+    x.register_hook(lambda g: g * 2)
+    x.register_hook(lambda g: g + 1)
+    x.register_hook(lambda g: None)
+    (x * 3).sum().backward()
+    return x.grad
+
+
+def _leaf_hook(result):
+    def run(lib):
+        x = leaf(lib, [[1.0, 2.0]])
+        x.register_hook(lambda g: result(lib, g))
+        kind = raised(lambda: (x * 3).sum().backward())
+        return kind, x.grad if kind == "nothing" else None
+    return run
+
+
+def _node_hook(result):
+    def run(lib):
+        x = leaf(lib, [[1.0, 2.0]])
+        y = x * 3
+        y.register_hook(lambda g: result(lib, g))
+        kind = raised(lambda: y.sum().backward())
+        return kind, x.grad if kind == "nothing" else None
+    return run
+
+
+for name, result in {
+    "number": lambda lib, g: 3, "string": lambda lib, g: "g", "list": lambda lib, g: [g], "tuple": lambda lib, g: (g,),
+    "false": lambda lib, g: False, "wrong_shape": lambda lib, g: g[0], "wrong_size": lambda lib, g: lib.ones(3),
+    "scalar": lambda lib, g: g.sum(), "other_dtype": lambda lib, g: g.to(lib.float32),
+    "expanded": lambda lib, g: lib.ones(1, 1, dtype=lib.float64).expand(1, 2),
+    "numpy": lambda lib, g: g.numpy(), "same": lambda lib, g: g,
+    "complex": lambda lib, g: g.to(lib.complex128) * (1 + 2j),
+    "integer": lambda lib, g: g.to(lib.int64),
+}.items():
+    case.add(f"leaf_hook_returns_{name}", _leaf_hook(result))
+    case.add(f"hook_returns_{name}", _node_hook(result))
+
+
+@case
+def hook_removes_itself(lib):
+    x = leaf(lib, 2.0)
+    seen = []
+    handle = x.register_hook(lambda g: (seen.append(1), handle.remove())[0])
+    other = x.register_hook(lambda g: seen.append(2))
+    (x * 2).backward()
+    (x * 2).backward()
+    other.remove()
+    other.remove()
+    (x * 2).backward()
+    return seen
+
+
+@case
+def handle_as_context(lib):
+    x = leaf(lib, 2.0)
+    with x.register_hook(lambda g: g * 10):
+        (x * 2).backward()
+    (x * 2).backward()
+    return x.grad
+
+
+@case
+def hook_removes_a_later_one_on_a_node(lib):
+    x = leaf(lib, 2.0)
+    y = x * 2
+    seen = []
+    y.register_hook(lambda g: (seen.append(1), late.remove())[0])
+    late = y.register_hook(lambda g: seen.append(2))
+    y.backward()
+    return len(seen) >= 1
+
+
+@case
+def raising_hook_leaves_the_engine_usable(lib):
+    x = leaf(lib, 2.0)
+
+    def fail(g):
+        raise KeyError("mine")
+
+    handle = x.register_hook(fail)
+    first = raised(lambda: (x * 2).backward())
+    handle.remove()
+    (x * 2).backward()
+    return first, x.grad, lib.is_grad_enabled()
+
+
+@case
+def raising_post_accumulate_hook(lib):
+    x = leaf(lib, 2.0)
+
+    def fail(t):
+        raise ValueError("mine")
+
+    x.register_post_accumulate_grad_hook(fail)
+    return raised(lambda: (x * 2).backward()), x.grad
+
+
+@case
+def post_accumulate_hook_returns_a_value(lib):
+    x = leaf(lib, 2.0)
+    x.register_post_accumulate_grad_hook(lambda t: 3)
+    return raised(lambda: (x * 2).backward())
+
+
+@case
+def post_accumulate_hook_may_clear_the_gradient(lib):
+    x = leaf(lib, [2.0])
+    seen = []
+
+    def step(t):
+        seen.append(t.grad.tolist())
+        t.grad = None
+
+    x.register_post_accumulate_grad_hook(step)
+    (x * 2).sum().backward()
+    (x * 5).sum().backward()
+    return seen, x.grad
+
+
+@case
+def registration_errors(lib):
+    x, y = leaf(lib, 2.0), lib.ones(2)
+    return (raised(lambda: y.register_hook(lambda g: g)),
+            raised(lambda: y.register_post_accumulate_grad_hook(lambda t: None)),
+            raised(lambda: (x * 2).register_post_accumulate_grad_hook(lambda t: None)),
+            raised(lambda: lib.autograd.graph.register_multi_grad_hook([x], lambda gs: None, mode="some")))
+
+
+@case
+def grad_mode_inside_hooks(lib):
+    x = leaf(lib, 2.0)
+    seen = []
+    x.register_hook(lambda g: seen.append((lib.is_grad_enabled(), g.requires_grad)))
+    (x ** 2).backward()
+    lib.autograd.grad(x ** 2, x, create_graph=True)
+    x.grad = None
+    (x ** 2).backward(create_graph=True)
+    return seen
+
+
+@case
+def hook_under_create_graph_is_differentiated(lib):
+    x = leaf(lib, 2.0)
+    y = x * 3
+    y.register_hook(lambda g: g * g)
+    (g,) = lib.autograd.grad(y ** 3, x, create_graph=True)
+    return g, lib.autograd.grad(g, x)
+
+
+@case
+def multi_grad_hook_all(lib):
+    seen = []
+    x, y, z = leaf(lib, 1.0), leaf(lib, 2.0), leaf(lib, 3.0)
+    lib.autograd.graph.register_multi_grad_hook((x, y, z), log(seen, "all"))
+    (x * y).backward()
+    (x * y * z).backward()
+    (z * 2).backward()
+    return seen
+
+
+@case
+def multi_grad_hook_any(lib):
+    seen = []
+    x, y, z = leaf(lib, 1.0), leaf(lib, 2.0), leaf(lib, 3.0)
+    lib.autograd.graph.register_multi_grad_hook((x, y, z), log(seen, "any"), mode="any")
+    (x * y).backward()
+    (x * 2 * y * z).backward()
+    (z * 2).backward()
+    return seen
+
+
+@case
+def multi_grad_hook_on_inner_tensors(lib):
+    seen = []
+    x = leaf(lib, 1.0)
+    a, b = x * 2, x * 3
+    handle = lib.autograd.graph.register_multi_grad_hook([a, b, x], log(seen, "all"))
+    (a * b).backward(retain_graph=True)
+    handle.remove()
+    (a * b).backward()
+    return seen
+
+
+@case
+def multi_grad_hook_outputs_of_one_node(lib):
+    seen = []
+    x = leaf(lib, [1.0, 2.0, 3.0])
+    a, b, c = x.unbind()
+    lib.autograd.graph.register_multi_grad_hook([a, c], log(seen, "all"))
+    (a * 2 + c * 3).backward()
+    return seen
+
+
+@case
+def callbacks_run_at_the_end(lib):
+    seen = []
+    engine = lib.autograd.Variable._execution_engine
+    x, w = leaf(lib, 2.0), leaf(lib, 3.0)
+
+    def hook(g):
+        engine.queue_callback(lambda: seen.append("first"))
+        engine.queue_callback(lambda: seen.append("second"))
+        seen.append("hook")
+
+    y = x * 2
+    y.register_hook(hook)
+    x.register_post_accumulate_grad_hook(lambda t: seen.append("x"))
+    w.register_post_accumulate_grad_hook(lambda t: seen.append("w"))
+    (y * w).backward()
+    return seen, raised(lambda: engine.queue_callback(lambda: None))
+
+
+@case
+def callbacks_that_queue_and_raise(lib):
+    seen = []
+    engine = lib.autograd.Variable._execution_engine
+    x = leaf(lib, 2.0)
+
+    def fail():
+        raise KeyError("mine")
+
+    def hook(g):
+        engine.queue_callback(lambda: (seen.append(1), engine.queue_callback(lambda: seen.append(2)))[0])
+
+    handle = x.register_hook(hook)
+    first = raised(lambda: (x * 2).backward())
+    handle.remove()
+    x.register_hook(lambda g: engine.queue_callback(fail))
+    return first, seen, raised(lambda: (x * 2).backward()), x.grad
+
+
+@case
+def callback_queued_in_a_nested_backward(lib):
+    seen = []
+    engine = lib.autograd.Variable._execution_engine
+    x, inner = leaf(lib, 2.0), leaf(lib, 3.0)
+    inner.register_hook(lambda g: engine.queue_callback(lambda: seen.append("callback")))
+
+    def hook(g):
+        with lib.enable_grad():
+            (inner * 2).backward()
+        seen.append("inner done")
+
+    y = x * 2
+    y.register_hook(hook)
+    x.register_hook(lambda g: seen.append("x"))
+    y.backward()
+    return seen
+
+
+@case
+def nested_backward_through_the_same_graph(lib):
+    x = leaf(lib, 3.0)
+    y = x * x
+    z = x * 5
+
+    def hook(g):
+        z.backward(retain_graph=True)
+
+    y.register_hook(hook)
+    (y * 2).backward()
+    return x.grad
+
+
+@case
+def nested_backward_deep(lib):
+    x = leaf(lib, 1.0)
+    depth = []
+
+    def hook(g):
+        if len(depth) < 5:
+            depth.append(1)
+            with lib.enable_grad():
+                y = x * 2
+            y.register_hook(hook)
+            y.backward()
+
+    y = x * 2
+    y.register_hook(hook)
+    y.backward()
+    return len(depth), x.grad
+
+
+@case
+def nested_backward_in_a_function(lib):
+    class Nested(lib.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            with lib.enable_grad():
+                ctx.x = x.detach().requires_grad_()
+                ctx.y = (ctx.x ** 3).sum()
+            return ctx.y.detach()
+
+        @staticmethod
+        def backward(ctx, g):
+            with lib.enable_grad():
+                ctx.y.backward()
+            return ctx.x.grad * g
+
+    x = leaf(lib, [1.0, 2.0])
+    (Nested.apply(x * 2) * 3).backward()
+    return x.grad
+
+
+@pytest.mark.parametrize(("name", "function"), list(case))
+def test_parity(name, function):
+    check(name, function)
