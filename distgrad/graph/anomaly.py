@@ -9,6 +9,7 @@ from __future__ import annotations
 import linecache
 import os.path
 import sys
+from types import FrameType
 from typing import Any
 
 from ..backend import of
@@ -38,7 +39,7 @@ class Where:
 
 def where() -> Where:
     """The lines of the caller's stack that are not distgrad's own."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     frames: list[tuple[str, int, str]] = []
     while frame is not None and len(frames) < _DEPTH:
         code = frame.f_code

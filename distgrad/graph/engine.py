@@ -107,8 +107,8 @@ def run_backward(roots: list[Any], grads: list[Any], *, retain_graph: bool, crea
         _plan(run, roots, captured, accumulate, closed)
         if run.outer is None and _thread.before:
             waiting, _thread.before = _thread.before, None
-            for callback in waiting:
-                callback(run)
+            for begin in waiting:
+                begin(run)
         for root in roots:
             if root.kind is LEAF:
                 run.leaves[root] = run.leaves.get(root, 0) + 1
@@ -344,14 +344,20 @@ def fit(g: Any, shape: tuple[int, ...], dtype: Any, node: Any = None) -> Any:
         if g.dtype.kind == "c" and dtype.kind != "c":
             g = g.real
         if g.dtype != dtype:
-            g = g.to(dtype) if isinstance(g, TensorBase) else g.astype(dtype)
+            g = g.astype(dtype) if not isinstance(g, TensorBase) else _cast(g, dtype)
     return g
+
+
+def _cast(g: Any, dtype: Any) -> Any:
+    """A tensor in another dtype, recorded."""
+    return g.to(dtype)
 
 
 def sum_to(g: Any, shape: tuple[int, ...]) -> Any:
     """Sum a broadcast gradient over the dimensions that broadcasting added or stretched."""
     if isinstance(g, TensorBase):
-        return g.sum_to_size(shape)
+        recorded: Any = g
+        return recorded.sum_to_size(shape)
     extra = g.ndim - len(shape)
     axes = tuple(range(extra)) + tuple(i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1)
     if axes:

@@ -38,6 +38,7 @@ class Mode:
 
     flags_on = 0
     flags_off = 0
+    _saved: list[int]
 
     def __enter__(self) -> Any:
         stack = self.__dict__.setdefault("_saved", [])
@@ -151,11 +152,7 @@ class inference_mode(Mode):
     """
 
     def __new__(cls, mode: bool | Callable[..., Any] = True) -> Any:
-        made = super().__new__(cls)
-        if callable(mode):
-            made.__init__(True)
-            return made(mode)
-        return made
+        return cls(True)(mode) if callable(mode) else super().__new__(cls)
 
     def __init__(self, mode: bool = True) -> None:
         self.flags_on, self.flags_off = (INFERENCE, GRAD) if mode else (GRAD, INFERENCE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import count
 from typing import Any
 
-from .._typing import DType, Shape
+from .._typing import DType
 from . import saved as _saved
 from .base import LEAF
 from .hooks import NodeHooks, RemovableHandle, leaf_hooks
@@ -39,8 +39,12 @@ class Node:
                  "outputs", "own", "packed", "seq", "shape", "values")
 
     kind = NODE
+    # a tuple of them for an operation with several outputs
     dtype: DType
-    shape: Shape
+    shape: Any
+    hooks: NodeHooks | None
+    made_at: Any
+    guard: Any
 
     def __init__(self, op: Any, edges: tuple[Any, ...], values: Any = ()) -> None:
         self.op = op

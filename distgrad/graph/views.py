@@ -100,6 +100,8 @@ class CopySlices:
 class _CopySlicesNode(Node):
     __slots__ = ("chain",)
 
+    chain: tuple[Step, ...]
+
     def name(self) -> str:
         return "CopySlices"
 

@@ -90,7 +90,7 @@ def _cofactors(x: Any) -> Any:
     u, s, vh = of(x).xp.linalg.svd(x)
     phase = of(x).xp.linalg.det(u) * of(x).xp.linalg.det(vh)
     others = product_of_others(s, s.ndim - 1)
-    return phase[..., None, None].conj() * ((u * others[..., None, :]) @ vh).conj()
+    return phase[..., None, None] * ((u * others[..., None, :]) @ vh).conj()
 
 
 class Det(Function):

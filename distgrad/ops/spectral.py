@@ -9,6 +9,7 @@ from ..graph.base import TensorBase
 from ..graph.function import Function
 from ._arguments import raw, take_dims
 from ._composite import composite_vjp
+from .cast import cast
 from .decompose import adjoint, check_matrices, computed
 from .extremum import amax, amin
 from .moments import vector_norm
@@ -47,6 +48,11 @@ def _off_diagonal(x: Any) -> Any:
     return tril(x, -1) + triu(x, 1)
 
 
+def _diagonal(values: Any, vectors: Any) -> Any:
+    """Real values on the diagonals of matrices that multiply with `vectors`."""
+    return diag_embed(values if values.dtype == vectors.dtype else cast(values, vectors.dtype))
+
+
 class SVD(Function):
     """Singular values and vectors."""
 
@@ -70,7 +76,7 @@ class SVD(Function):
                 return composite_vjp(lambda x: SVD.apply(x, full=False)[1], (x,), gs)
             u, vh = narrow(u, -1, 0, k), narrow(vh, -2, 0, k)
         scale = unsqueeze(s, -2)
-        inside = 0 if gs is None else diag_embed(gs)
+        inside = 0 if gs is None else _diagonal(gs, u)
         if gu is not None or gvh is not None:
             gaps = unsqueeze(s * s, -2) - unsqueeze(s * s, -1)
             gaps = gaps + of(raw(s)).xp.eye(k, dtype=s.dtype)
@@ -103,7 +109,7 @@ class Eigh(Function):
     def vjp(ctx: Any, g: Any) -> Any:
         values, vectors = ctx.saved
         gl, gv = g
-        inside = 0 if gl is None else diag_embed(gl)
+        inside = 0 if gl is None else _diagonal(gl, vectors)
         if gv is not None:
             inside = inside + _off_diagonal(matmul(adjoint(vectors), gv)) / _gaps(values)
         return matmul(matmul(vectors, inside), adjoint(vectors))
