@@ -24,6 +24,7 @@ class Config:
     transport: 'auto', 'shared' or 'mpi', how ranks of one node exchange gradients.
     mpi: 'openmpi' or 'mpich', which library the launch scripts install.
     traceback: 'framed' or 'plain', how an exception that ends a rank is shown.
+    terminal: 1 where a launcher's pipe ends at a person's terminal (`distgrad run` sets it).
     """
 
     soft_timeout: float = 30.0
@@ -32,6 +33,7 @@ class Config:
     transport: str = "auto"
     mpi: str = "openmpi"
     traceback: str = "framed"
+    terminal: int = 0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Config:

@@ -1,10 +1,13 @@
 """What the examples share: one-line errors on several ranks, means over ranks, a progress bar and a loss curve."""
 
+import os
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+
+from distgrad.config import config
 
 
 def positive(kind):
@@ -51,6 +54,8 @@ def prepare(*files):
         file.parent.mkdir(parents=True, exist_ok=True)
         if file.is_dir():
             raise IsADirectoryError(f"{file} is a folder, not a file to write")
+        if not os.access(file.parent, os.W_OK):
+            raise PermissionError(f"{file} cannot be written: no permission for {file.parent}")
 
 
 class Progress:
@@ -58,7 +63,7 @@ class Progress:
 
     def __init__(self, steps, every, amount, unit):  # amount: how many units one step takes, on all ranks
         self.steps, self.every, self.amount, self.unit = steps, every, amount, unit
-        self.begin, self.terminal, self.bar = None, sys.stderr.isatty(), None
+        self.begin, self.terminal, self.bar = None, sys.stderr.isatty() or config.terminal, None
         if self.terminal:
             try:
                 from tqdm import tqdm

@@ -67,7 +67,7 @@ def arguments(comm):
 def read_text(args):
     """The text as UTF-8 bytes."""
     files = [Path(name) for name in args.text or ()]
-    if not files:  # the largest modules that everybody has, in the same order everywhere
+    if not files:  # sorted, so that the text is the same wherever the library is
         library = Path(sysconfig.get_path("stdlib"))
         files = [file for file in sorted(library.glob("*.py")) if file.name[0] != "_"]
     if not files:
@@ -83,9 +83,9 @@ def read_text(args):
 
 
 def windows(ids, length):
-    """Sequences and, one character later, their targets: two tensors (count, length)."""
-    count = max(len(ids) - 1, 0) // length
-    return [dg.tensor(ids[shift:shift + count * length].reshape(count, length)) for shift in (0, 1)]
+    """Sequences and, one character later, their targets: two tensors (rows, length)."""
+    rows = max(len(ids) - 1, 0) // length
+    return [dg.tensor(ids[shift:shift + rows * length].reshape(rows, length)) for shift in (0, 1)]
 
 
 def endless(loader, order):
@@ -107,8 +107,8 @@ def evaluate(comm, model, x, y, batch):
     mine = TensorDataset(x[comm.rank::comm.size], y[comm.rank::comm.size])
     losses = [(loss_of(model, a, b).item(), len(a)) for a, b in DataLoader(mine, batch)]
     model.train()
-    count = sum(n for _, n in losses)
-    return mean(comm, sum(loss * n for loss, n in losses) / max(count, 1), count)
+    rows = sum(n for _, n in losses)
+    return mean(comm, sum(loss * n for loss, n in losses) / max(rows, 1), rows)
 
 
 @dg.no_grad()

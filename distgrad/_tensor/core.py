@@ -17,6 +17,7 @@ from ..backend.dtypes import dtype_of
 from ..graph.backward import backward
 from ..graph.base import INFERENCE_VERSION, TensorBase, edge_of, make, new_like, tensor_class, wrap
 from ..graph.hooks import RemovableHandle, Table, leaf_hooks
+from ..graph.modes import INFERENCE, state
 from ..graph.node import PORT
 from ..ops import parts, shape
 from .conversion import Conversion
@@ -155,7 +156,7 @@ class Tensor(Operators, Elementwise, Reducing, Shaping, Conversion, TensorBase):
             return
         if value and self.array.dtype.kind not in "fc":
             raise RuntimeError(f"only floating and complex tensors can require grad, this one is {self.dtype}")
-        if value and self.is_inference():
+        if value and self.is_inference() and not state.flags & INFERENCE:
             raise RuntimeError("an inference tensor cannot require grad; clone() it outside inference_mode first")
         self._rg = bool(value)
 
@@ -247,7 +248,10 @@ class Tensor(Operators, Elementwise, Reducing, Shaping, Conversion, TensorBase):
     @property
     def data(self) -> Tensor:
         """The same memory outside the graph; changes through it are not counted."""
-        return wrap(self.array)
+        found: Tensor = wrap(self.array)
+        if self.is_inference():
+            found.version = INFERENCE_VERSION
+        return found
 
     @data.setter
     def data(self, value: Any) -> None:

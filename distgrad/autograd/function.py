@@ -106,14 +106,20 @@ class _Rule:
         if len(found) != wanted:
             raise RuntimeError(f"{self.name}.backward returned {len(found)} gradients, forward took {wanted} arguments")
         out = []
-        for position, (x, is_tensor) in enumerate(zip(found, ctx._tensors, strict=True)):
-            if x is not None and not isinstance(x, TensorBase):
-                raise TypeError(f"{self.name}.backward returned {type(x).__name__} as gradient {position}; give a "
-                                "tensor or None")
-            if x is not None and not is_tensor:
+        for position, (x, dtype) in enumerate(zip(found, ctx._dtypes, strict=True)):
+            if x is None:
+                out.append(None)
+                continue
+            if not isinstance(x, TensorBase):
+                raise RuntimeError(f"{self.name}.backward returned {type(x).__name__} as gradient {position}; give a "
+                                   "tensor or None")
+            if dtype is None:
                 raise RuntimeError(f"{self.name}.backward returned a gradient for argument {position}, which was no "
                                    "tensor; return None for it")
-            out.append(x.array if raw and x is not None else x)
+            if x.dtype.kind == "c" and dtype.kind != "c":
+                raise RuntimeError(f"{self.name}.backward returned a gradient of dtype {x.dtype} for argument "
+                                   f"{position}, which is {dtype}; return its real part")
+            out.append(x.array if raw else x)
         return tuple(out)
 
 
@@ -153,7 +159,7 @@ class Function:
             rule = cls._rule = _Rule(cls)
         ctx = FunctionCtx(rule, tuple(edge_of(a) if live and isinstance(a, TensorBase) else None for a in args))
         ctx._to_save, ctx._dirty, ctx._constant, ctx._materialize = (), (), (), True
-        ctx._tensors = tuple(isinstance(a, TensorBase) for a in args)
+        ctx._dtypes = tuple(a.dtype if isinstance(a, TensorBase) else None for a in args)
         with no_grad():
             if cls.setup_context is Function.setup_context:
                 output = cls.forward(ctx, *args)

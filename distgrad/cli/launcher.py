@@ -114,6 +114,8 @@ def command_line(job: Job, mpiexec: str, vendor: Vendor, environment: Mapping[st
     bound = job.bind == "core" or (job.bind == "auto" and local * threads <= cores)
     variables = {name: str(threads) for name in THREAD_VARIABLES if job.threads or name not in environment}
     variables |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    if sys.stderr.isatty():  # the ranks write into the launcher's pipe, which ends there
+        variables["DISTGRAD_TERMINAL"] = "1"
     options: list[str] = []
     if vendor is Vendor.OPEN_MPI:
         options += _open_mpi(job, threads if bound else 0, variables)

@@ -308,7 +308,7 @@ def accumulate_grad(leaf: Any, g: Any, owned: bool) -> None:
     """
     before = leaf._grad
     if isinstance(g, TensorBase):
-        leaf._grad = g if before is None else before + g
+        leaf._grad = g.clone() if before is None else before + g  # type: ignore[attr-defined]
     elif leaf.placement is not None:
         leaf.placement.accumulate(leaf, g)
     elif before is None:
@@ -318,8 +318,6 @@ def accumulate_grad(leaf: Any, g: Any, owned: bool) -> None:
             copy[...] = g
             g = copy
         leaf._grad = wrap(g)
-    elif before.fn is not None:
-        leaf._grad = from_raw(before.array + g)
     else:
         target = before.array
         target += g

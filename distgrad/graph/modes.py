@@ -159,8 +159,8 @@ class inference_mode(Mode):
 
 
 def is_grad_enabled() -> bool:
-    """Whether operations are recorded on this thread."""
-    return state.flags & (GRAD | INFERENCE) == GRAD
+    """This thread's grad mode. (Inside `inference_mode` nothing is recorded, whatever it says.)"""
+    return bool(state.flags & GRAD)
 
 
 def is_inference_mode_enabled() -> bool:

@@ -14,7 +14,7 @@ from .base import INFERENCE_VERSION, TensorBase, edge_of, wrap
 from .modes import GRAD, INFERENCE, state
 from .node import Node
 
-__all__ = ["ViewInfo", "mark_views", "rebase", "renew_views"]
+__all__ = ["CopySlices", "ViewInfo", "mark_views", "rebase", "renew_views"]
 
 Step = tuple[Any, tuple[Any, ...], dict[str, Any], int | None]
 _FEW = 16

@@ -4,7 +4,7 @@
     mul = binary("mul", "multiply", da=lambda b: b, db=lambda a: a)
 
 A derivative takes what it needs by name: `x` and `y` (a unary op's input and output), or `a`, `b`
-and `y`. It may also be ONE or MINUS_ONE. The gradient is g * conj(d), which serves complex tensors;
+and `y`. It may also be ONE, MINUS_ONE or ZERO. The gradient is g * conj(d), which serves complex tensors;
 the forward derivative is t * d. Only what live derivatives name is saved.
 """
 
@@ -24,11 +24,12 @@ from ..graph.saved import note_versions
 from ._promote import float_dtype, result_type, scalar_result
 from .cast import cast
 
-__all__ = ["MINUS_ONE", "ONE", "Binary", "Elementwise", "Unary", "binary", "compare", "conj", "device_error",
+__all__ = ["MINUS_ONE", "ONE", "ZERO", "Binary", "Elementwise", "Unary", "binary", "compare", "conj", "device_error",
            "unary"]
 
 ONE = 1          # the derivative is one: the gradient passes through
 MINUS_ONE = -1   # ... or changes its sign
+ZERO = 0         # ... or is zero everywhere, also for an infinite cotangent
 NUMBERS = (bool, int, float, complex)
 
 
@@ -66,10 +67,17 @@ def _names(d: Any) -> tuple[str, ...]:
     return d.__code__.co_varnames[: d.__code__.co_argcount] if callable(d) else ()
 
 
+def _by_constant(g: Any, d: int) -> Any:
+    if d:
+        return g if d == ONE else -g
+    zeros = of(g.array if isinstance(g, TensorBase) else g).xp.zeros(g.shape, g.dtype)
+    return wrap(zeros) if isinstance(g, TensorBase) else zeros
+
+
 def _times(g: Any, d: Any, node: Node, saved: dict[str, Any] | None, names: tuple[str, ...]) -> Any:
     """g * conj(derivative), with the two derivatives that need no product."""
     if d.__class__ is int:
-        return g if d == ONE else -g
+        return _by_constant(g, d)
     value = d(*[saved[name] for name in names]) if saved else d()
     if node.dtype.kind == "c" and not isinstance(value, NUMBERS):
         value = conj(value)
@@ -107,8 +115,8 @@ class Unary(Elementwise):
         if not isinstance(x, TensorBase):
             return self.kernels[x.__class__](x)
         flags = state.flags
-        if flags & DUAL:
-            return dual.apply(self, (x,), {})
+        if flags & (DUAL | INFERENCE):
+            return self._infer(x) if flags & INFERENCE else dual.apply(self, (x,), {})
         array = x.array
         if self.floating and array.dtype.kind not in "fc":
             x = cast(x, float_dtype(array.dtype))
@@ -119,11 +127,8 @@ class Unary(Elementwise):
         edge = x.fn
         if edge is None and x._rg:
             edge = x
-        if edge is None or self.d is None or flags & (GRAD | INFERENCE) != GRAD:
-            made = wrap(out)
-            if flags & INFERENCE:
-                made.version = INFERENCE_VERSION
-            return made
+        if edge is None or self.d is None or not flags & GRAD:
+            return wrap(out)
         node = Node(self, (edge,))
         node.shape = out.shape
         node.dtype = out.dtype
@@ -136,11 +141,18 @@ class Unary(Elementwise):
             record_extras(node, flags, (made,))
         return made
 
+    def _infer(self, x: Any) -> Any:
+        """In inference mode: no edges, no version, no node."""
+        array = x.array
+        if self.floating and array.dtype.kind not in "fc":
+            array = array.astype(float_dtype(array.dtype))
+        return _inferred(self.kernels[array.__class__](array), array)
+
     def vjp(self, node: Node, g: Any) -> Any:
         """g * conj(d)."""
         d = self.d
         if d.__class__ is int:
-            return g if d == ONE else -g
+            return _by_constant(g, d)
         value = d(*node.saved)
         if node.dtype.kind == "c" and not isinstance(value, NUMBERS):
             value = conj(value)
@@ -160,8 +172,8 @@ class Binary(Elementwise):
         a_tensor = isinstance(a, TensorBase)
         b_tensor = isinstance(b, TensorBase)
         flags = state.flags
-        if flags & DUAL and (a_tensor or b_tensor):
-            return dual.apply(self, (a, b), {})
+        if flags & (DUAL | INFERENCE) and (a_tensor or b_tensor):
+            return self._infer(a, b) if flags & INFERENCE else dual.apply(self, (a, b), {})
         x = a.array if a_tensor else a
         y = b.array if b_tensor else b
         if a_tensor and b_tensor:
@@ -169,10 +181,11 @@ class Binary(Elementwise):
                 a, b = self._promoted(a, b)
                 x, y = a.array, b.array
         elif a_tensor or b_tensor:
-            a, b = self._mixed(a, b)
-            x = a.array if isinstance(a, TensorBase) else a
-            y = b.array if isinstance(b, TensorBase) else b
-            a_tensor, b_tensor = isinstance(a, TensorBase), isinstance(b, TensorBase)
+            if not ((y if a_tensor else x).__class__ is float and (x if a_tensor else y).dtype.kind == "f"):
+                a, b = self._mixed(a, b)
+                a_tensor, b_tensor = isinstance(a, TensorBase), isinstance(b, TensorBase)
+                x = a.array if a_tensor else a
+                y = b.array if b_tensor else b
         else:
             return self.kernels[(b if isinstance(a, NUMBERS) else a).__class__](a, b)
         like = x if a_tensor else y
@@ -190,11 +203,8 @@ class Binary(Elementwise):
             edge_b = b.fn
             if edge_b is None and b._rg:
                 edge_b = b
-        if (edge_a is None and edge_b is None) or flags & (GRAD | INFERENCE) != GRAD or self.da is None:
-            made = wrap(out)
-            if flags & INFERENCE:
-                made.version = INFERENCE_VERSION
-            return made
+        if (edge_a is None and edge_b is None) or not flags & GRAD or self.da is None:
+            return wrap(out)
         node = Node(self, (edge_a, edge_b))
         node.shape = out.shape
         node.dtype = out.dtype
@@ -210,9 +220,28 @@ class Binary(Elementwise):
             record_extras(node, flags, (made,))
         return made
 
+    def _infer(self, a: Any, b: Any) -> Any:
+        """In inference mode: no edges, no version, no node."""
+        if b.__class__ is float:
+            x = a.array
+            if x.dtype.kind == "f":
+                return _inferred(self.kernels[x.__class__](x, b), x)
+        if isinstance(a, TensorBase) and isinstance(b, TensorBase):
+            a, b = self._promoted(a, b)
+        else:
+            a, b = self._mixed(a, b)
+        if not isinstance(b, TensorBase):
+            return _inferred(self.kernels[a.array.__class__](a.array, b), a.array)
+        x, y = a.array if isinstance(a, TensorBase) else a, b.array
+        if isinstance(a, TensorBase) and x.__class__ is not y.__class__:
+            raise device_error(self.name, x, y)
+        return _inferred(self.kernels[y.__class__](x, y), y)
+
     def _promoted(self, a: Any, b: Any) -> tuple[Any, Any]:
         """Two tensors brought to one dtype."""
         x, y = a.array, b.array
+        if x.dtype is y.dtype and not (self.floating and x.dtype.kind not in "fc"):
+            return a, b
         dtype = result_type(x.dtype, x.ndim > 0, y.dtype, y.ndim > 0)
         if self.floating:
             dtype = float_dtype(dtype)
@@ -244,6 +273,13 @@ class Binary(Elementwise):
             saved = dict(zip(names, node.saved, strict=True))
         return (None if edge_a is None else _times(g, self.da, node, saved, self.names_a),
                 None if edge_b is None else _times(g, self.db, node, saved, self.names_b))
+
+
+def _inferred(out: Any, like: Any) -> Any:
+    """An inference tensor over a kernel's result."""
+    made = wrap(out if out.__class__ is like.__class__ else of(like).xp.asarray(out))
+    made.version = INFERENCE_VERSION
+    return made
 
 
 def _as_operand(name: str, tensor: Any, other: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ._declare import MINUS_ONE, NUMBERS, ONE, binary, compare, unary
+from ._declare import MINUS_ONE, NUMBERS, ONE, ZERO, binary, compare, unary
 from .select import where
 
 __all__ = [
@@ -172,13 +172,13 @@ minimum = binary("minimum", "minimum", da=lambda a, b: where(a == b, 0.5, a < b)
 # -- absolute values, signs, rounding. The derivative of abs at 0 is 0.
 
 abs = unary("abs", "absolute", d=lambda x: sign(x), floating=False)
-sign = unary("sign", "sign", d=lambda x: x * 0, floating=False)
-floor = unary("floor", "floor", d=lambda x: x * 0, floating=False)
-ceil = unary("ceil", "ceil", d=lambda x: x * 0, floating=False)
-trunc = unary("trunc", "trunc", d=lambda x: x * 0, floating=False)
-_round = unary("round", "round", d=lambda x: x * 0, floating=False)
+sign = unary("sign", "sign", d=ZERO, floating=False)
+floor = unary("floor", "floor", d=ZERO, floating=False)
+ceil = unary("ceil", "ceil", d=ZERO, floating=False)
+trunc = unary("trunc", "trunc", d=ZERO, floating=False)
+_round = unary("round", "round", d=ZERO, floating=False)
 copysign = binary("copysign", "copysign", da=lambda a, y: where(a == 0, 0.0, sign(a) * sign(y)),
-                  db=lambda b: b * 0, floating=True)
+                  db=ZERO, floating=True)
 floor_divide = binary("floor_divide", "floor_divide", da=None, db=None)
 remainder = binary("remainder", "remainder", da=ONE, db=lambda a, b: -floor(a / b))
 fmod = binary("fmod", "fmod", da=ONE, db=lambda a, b: -trunc(a / b))

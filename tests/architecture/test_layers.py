@@ -8,7 +8,8 @@ from .sources import Import, Source, sources
 
 # Names on one line, top layer first, as in the README; what stands on one line is mutually blind.
 LAYERS = (
-    ("cli", "bench"),
+    ("cli",),
+    ("bench",),
     ("checkpoint", "profile", "testing"),
     ("distributed",),
     ("nn", "optim", "data"),

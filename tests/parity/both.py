@@ -97,7 +97,11 @@ def warned(function: Callable[[], Any]) -> list[str]:
     """The categories of the warnings of a call."""
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        function()
+        torch.set_warn_always(True)  # some of torch's come only once a process
+        try:
+            function()
+        finally:
+            torch.set_warn_always(False)
     return [w.category.__name__ for w in seen]
 
 

@@ -10,4 +10,9 @@ __all__ = ["DELIBERATE"]
 DELIBERATE: dict[str, str] = {
     "grad_of_a_non_leaf_and_its_hooks": "grad(y) is what y's hooks made of it, also where an input behind y is asked for",
     "callback_queued_in_a_nested_backward": "callbacks wait for the outermost backward: only then is every gradient there",
+    "backward_of_what_is_no_tensor": "a TypeError says so; torch has an assertion that fails",
+    "backward_with_more_gradients_than_tensors": "torch ignores the gradients that are left over",
+    "one_mode_object_twice": "leaving twice restores what was before; torch stays in the mode",
+    "views_made_under_no_grad_require_grad": "no_grad means requires_grad == False, for views too; torch's view of a "
+                                             "leaf says True and collects a gradient of its own",
 }

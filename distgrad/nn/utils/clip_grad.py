@@ -146,7 +146,9 @@ def _scale(parameters: list[Any], max_norm: float, norm: Any) -> None:
         factor = 1.0  # NaN stays NaN
     groups, others = _by_group(parameters)
     for group, members in groups.items():
-        if len(members) == group.live:  # one pass; what lies in empty slots is overwritten by the next gradient
+        # One pass where it may be: what lies in empty slots is overwritten by the next gradient, but what no
+        # slot covers stays zero only if the factor is finite.
+        if len(members) == group.live and math.isfinite(factor):
             _multiply(group.flat, factor)
         else:
             for m in members:

@@ -1,0 +1,54 @@
+"""Measuring: interleaved rounds, medians with spread, a table and JSON lines.
+
+Rounds are interleaved (A B C, A B C, ...) so that what else the machine does meets all of them alike.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+__all__ = ["Sample", "interleaved", "show"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Times of one contestant, in microseconds."""
+
+    name: str
+    median: float
+    low: float    # the lower quartile
+    high: float   # the upper quartile
+    rounds: int
+
+
+def interleaved(contestants: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 3) -> list[Sample]:
+    """Call each contestant once a round, in turn, and time the calls."""
+    for _ in range(warmup):
+        for call in contestants.values():
+            call()
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, call in contestants.items():
+            begin = time.perf_counter()
+            call()
+            times[name].append((time.perf_counter() - begin) * 1e6)
+    samples = []
+    for name, found in times.items():
+        low, median, high = statistics.quantiles(found, n=4) if len(found) > 1 else found * 3
+        samples.append(Sample(name, median, low, high, rounds))
+    return samples
+
+
+def show(title: str, samples: Sequence[Sample], scale: float = 1.0, unit: str = "us") -> None:
+    """Print a table (times divided by `scale`, ratios to the first), then one JSON line a contestant."""
+    print(title)
+    width = max(len(s.name) for s in samples)
+    for s in samples:
+        print(f"  {s.name:<{width}}  {s.median / scale:10.3f} {unit}  ({s.low / scale:.3f} - {s.high / scale:.3f})  "
+              f"{s.median / samples[0].median:6.2f} x")
+    for s in samples:
+        print(json.dumps({"benchmark": title, **asdict(s), "scale": scale, "unit": unit}))

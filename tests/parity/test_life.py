@@ -1,0 +1,406 @@
+"""What a graph keeps and frees, how gradients accumulate, and what `backward` and `grad` refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .both import Table, check, leaf, raised, warned
+
+case = Table()
+
+
+@case
+def second_backward_where_nothing_was_saved(lib):
+    x = leaf(lib, [1.0, 2.0])
+    y = (x + 1).sum()
+    y.backward()
+    y.backward()
+    return x.grad
+
+
+def _twice(build):
+    def run(lib):
+        x = leaf(lib, [[0.5, 0.25], [0.3, 0.6]])
+        y = build(lib, x)
+        y = y if y.dim() == 0 else y.sum()
+        y.backward()
+        return raised(y.backward)
+    return run
+
+
+for name, build in {
+    "mul": lambda lib, x: x * x, "mul_number": lambda lib, x: x * 2, "div_number": lambda lib, x: x / 2,
+    "rdiv": lambda lib, x: 1 / x, "pow": lambda lib, x: x ** 2, "exp": lambda lib, x: x.exp(),
+    "neg": lambda lib, x: -x, "sub": lambda lib, x: x - 3, "sum": lambda lib, x: x.sum(0),
+    "mean": lambda lib, x: x.mean(), "t": lambda lib, x: x.t(), "reshape": lambda lib, x: x.reshape(4),
+    "getitem": lambda lib, x: x[0], "expand": lambda lib, x: x.sum().expand(3), "matmul": lambda lib, x: x @ x,
+    "matmul_constant": lambda lib, x: x @ lib.ones(2, 2, dtype=lib.float64), "clone": lambda lib, x: x.clone(),
+    "cat": lambda lib, x: lib.cat([x, x]), "stack": lambda lib, x: lib.stack([x, x]), "relu": lambda lib, x: x.relu(),
+    "max": lambda lib, x: x.max(), "prod": lambda lib, x: x.prod(), "var": lambda lib, x: x.var(),
+    "to": lambda lib, x: x.to(lib.float32), "sigmoid": lambda lib, x: x.sigmoid(), "where": lambda lib, x:
+    lib.where(x > 0.3, x, x * 2), "cumsum": lambda lib, x: x.cumsum(0), "softmax": lambda lib, x: x.softmax(0),
+    "abs": lambda lib, x: x.abs(), "clamp": lambda lib, x: x.clamp(min=0.3), "sort": lambda lib, x: x.sort()[0],
+    "index": lambda lib, x: x[lib.tensor([0, 1])], "unbind": lambda lib, x: x.unbind()[0], "floor": lambda lib, x:
+    x.floor(), "sign": lambda lib, x: x.sign(), "flip": lambda lib, x: x.flip(0), "norm": lambda lib, x: x.norm(),
+}.items():
+    case.add(f"second_backward_through_{name}", _twice(build))
+
+
+@case
+def retain_graph_and_its_default(lib):
+    x = leaf(lib, 3.0)
+    y = x * x
+    y.backward(retain_graph=True)
+    (g,) = lib.autograd.grad(y, x, create_graph=True)
+    (g2,) = lib.autograd.grad(y, x, create_graph=True, retain_graph=False)
+    return x.grad, g, g2, raised(lambda: lib.autograd.grad(y, x))
+
+
+@case
+def freed_part_of_a_shared_graph(lib):
+    x = leaf(lib, 3.0)
+    shared = x.exp()
+    (shared * 2).backward()
+    return raised(lambda: (shared * 3).backward()), x.grad
+
+
+@case
+def same_object_accumulates(lib):
+    x = leaf(lib, [1.0, 2.0])
+    (x * 2).sum().backward()
+    first = x.grad
+    (x * x).sum().backward()
+    return x.grad is first, first, first._version
+
+
+@case
+def create_graph_accumulates_out_of_place(lib):
+    x = leaf(lib, [1.0, 2.0])
+    (x ** 3).sum().backward(create_graph=True)
+    first = x.grad
+    (x ** 3).sum().backward(create_graph=True)
+    second = x.grad
+    (x ** 3).sum().backward()
+    return x.grad is first, first.requires_grad, first, second, x.grad, x.grad.requires_grad
+
+
+@case
+def gradient_is_not_the_cotangent_given(lib):
+    x = leaf(lib, [1.0, 2.0])
+    g = lib.tensor([5.0, 6.0], dtype=lib.float64)
+    x.backward(g)
+    first = x.grad is g
+    x.grad += 1
+    (x * 1).backward(g)
+    return first, g, x.grad
+
+
+@case
+def two_leaves_do_not_share_a_gradient(lib):
+    x, y = leaf(lib, [1.0, 2.0]), leaf(lib, [3.0, 4.0])
+    (x + y).backward(lib.tensor([1.0, 2.0], dtype=lib.float64))
+    x.grad.add_(100)
+    (x.detach().requires_grad_() + y).sum().backward()
+    return x.grad, y.grad
+
+
+@case
+def clone_of_the_gradient_does_not_share(lib):
+    x, y = leaf(lib, [1.0, 2.0]), leaf(lib, [3.0, 4.0])
+    z = x + y
+    z.retain_grad()
+    z.sum().backward()
+    x.grad.mul_(3)
+    return x.grad, y.grad, z.grad
+
+
+@case
+def accumulation_into_a_given_gradient(lib):
+    x = leaf(lib, [1.0, 2.0])
+    mine = lib.tensor([10.0, 20.0], dtype=lib.float64)
+    x.grad = mine
+    (x * 3).sum().backward()
+    return x.grad is mine, mine
+
+
+@case
+def memory_order_of_gradients(lib):
+    found = []
+    for make in (lambda: lib.ones(3, 2), lambda: lib.ones(2, 3).t(), lambda: lib.ones(2, 4, 3).permute(2, 0, 1)):
+        for use in (lambda x: (x * 2).sum(), lambda x: x.sum(), lambda x: (x.exp() * x).sum(), lambda x: x.mean(),
+                    lambda x: x.reshape(-1).cumsum(0).sum()):
+            x = make().detach().requires_grad_()
+            use(x).backward()
+            found.append((tuple(x.stride()), tuple(x.grad.stride())))
+    return found
+
+
+@case
+def memory_order_stays_through_steps(lib):
+    x = lib.ones(2, 3).t().detach().requires_grad_()
+    (x * 2).sum().backward()
+    first = tuple(x.grad.stride())
+    x.grad.zero_()
+    (x * x).sum().backward()
+    return first, tuple(x.grad.stride())
+
+
+@case
+def gradient_dtype_is_the_leafs(lib):
+    x = leaf(lib, [1.0, 2.0], "float32")
+    h = leaf(lib, [1.0, 2.0], "float16")
+    (x.to(lib.float64) * 2 * h).sum().backward()
+    return x.grad, h.grad
+
+
+@case
+def unused_inputs(lib):
+    x, y = leaf(lib, 2.0), leaf(lib, [1.0, 2.0])
+    grad = lib.autograd.grad
+    (x * 2).backward()
+    return (y.grad, raised(lambda: grad(x * 2, y)), grad(x * 2, [x, y], allow_unused=True),
+            grad(x * 2, [y], materialize_grads=True), raised(lambda: grad(x * 2, [x, y], allow_unused=False)),
+            raised(lambda: grad(x * 2, y, allow_unused=False, materialize_grads=True)),
+            raised(lambda: grad(x * 2, lib.ones(2))), raised(lambda: grad(x * 2, [])),
+            raised(lambda: grad(x * 2, [lib.ones(2)], allow_unused=True)))
+
+
+@case
+def unreached_because_of_none(lib):
+    class Half(lib.autograd.Function):
+        @staticmethod
+        def forward(ctx, a, b):
+            return a + b
+
+        @staticmethod
+        def backward(ctx, g):
+            return g, None
+
+    x, y = leaf(lib, 2.0), leaf(lib, 3.0)
+    seen = []
+    y.register_hook(lambda g: seen.append(g))
+    z = y * 2
+    z.register_hook(lambda g: seen.append(g))
+    Half.apply(x, z).backward(retain_graph=True)
+    return x.grad, y.grad, seen, lib.autograd.grad(Half.apply(x, z), [x, y], allow_unused=True)
+
+
+@case
+def grad_of_the_output_itself(lib):
+    x = leaf(lib, 2.0)
+    y = x * 3
+    return lib.autograd.grad(y, y), lib.autograd.grad(x, x), lib.autograd.grad(y, [y, x])
+
+
+@case
+def same_input_twice(lib):
+    x = leaf(lib, 2.0)
+    return lib.autograd.grad(x * x, [x, x])
+
+
+@case
+def several_outputs(lib):
+    x, y = leaf(lib, [1.0, 2.0]), leaf(lib, 3.0)
+    g = lib.tensor([10.0, 20.0], dtype=lib.float64)
+    lib.autograd.backward([x * y, x.sum(), y], [g, None, None])
+    return x.grad, y.grad, lib.autograd.grad([x * y, (x * x).sum()], [x, y], [g, None])
+
+
+@case
+def same_output_twice(lib):
+    x = leaf(lib, 3.0)
+    y = x * 2
+    lib.autograd.backward([y, y])
+    return x.grad
+
+
+@case
+def assigning_grad(lib):
+    x = leaf(lib, [1.0, 2.0])
+    y = x * 2
+
+    def assign(value):
+        def run():
+            x.grad = value
+        return raised(run)
+
+    found = [assign(v) for v in (3, "a", [1.0], lib.ones(3), lib.ones(2), lib.ones(2, dtype=lib.int64),
+                                 lib.ones(2, 1, dtype=lib.float64), lib.ones(2, dtype=lib.float64), None, x,
+                                 lib.ones(2, dtype=lib.complex128))]
+    x.grad = lib.ones(2, dtype=lib.float64)
+    del x.grad
+    return found, x.grad, assign(y)
+
+
+@case
+def grad_of_a_plain_tensor_may_be_assigned(lib):
+    x = lib.ones(2)
+    x.grad = lib.ones(2)
+    return x.grad, x.requires_grad
+
+
+@case
+def warnings_of_the_guide(lib):
+    x = leaf(lib, 2.0)
+    y = x * x
+    first = warned(lambda: y.grad)
+    y.retain_grad()
+    return (first, warned(lambda: y.grad), warned(lambda: x.grad), warned(lambda: (x * x).backward(create_graph=True)),
+            warned(lambda: lib.autograd.grad(x * x, x, create_graph=True)), warned(lambda: lib.ones(1).grad),
+            warned(lambda: (x * 1).detach().grad))
+
+
+@case
+def refusals_of_backward(lib):
+    x = leaf(lib, [1.0, 2.0])
+    c = leaf(lib, [1.0, 2.0], "complex128")
+    ones = lib.ones(2, dtype=lib.float64)
+    backward = lib.autograd.backward
+    return {
+        "not scalar": raised(lambda: (x * 2).backward()),
+        "complex scalar": raised(lambda: c.sum().backward()),
+        "shape": raised(lambda: (x * 2).backward(lib.ones(3, dtype=lib.float64))),
+        "broadcastable shape": raised(lambda: (x * 2).backward(lib.ones(1, dtype=lib.float64))),
+        "extra dimension": raised(lambda: (x * 2).backward(lib.ones(1, 2, dtype=lib.float64))),
+        "narrower dtype": raised(lambda: (x * 2).backward(lib.ones(2))),
+        "integer": raised(lambda: (x * 2).backward(lib.ones(2, dtype=lib.int64))),
+        "complex for real": raised(lambda: (x * 2).backward(lib.ones(2, dtype=lib.complex128))),
+        "real for complex": raised(lambda: (c * 2).backward(lib.ones(2, dtype=lib.float64))),
+        "empty inputs": raised(lambda: (x * 2).sum().backward(inputs=[])),
+        "inputs without grad": raised(lambda: (x * 2).sum().backward(inputs=[lib.ones(2)])),
+        "no graph": raised(lambda: lib.ones(()).backward()),
+        "detached": raised(lambda: (x.detach() * 2).sum().backward()),
+        "no tensor": raised(lambda: backward(3)),
+        "gradient no tensor": raised(lambda: (x * 2).backward(3)),
+        "gradient a list": raised(lambda: (x * 2).backward([ones])),
+        "grads too few": raised(lambda: backward([x * 2, x * 3], [ones])),
+        "grad outputs no tensor": raised(lambda: lib.autograd.grad(x * 2, x, 3)),
+        "empty outputs": raised(lambda: backward([])),
+        "one element of two dims": raised(lambda: (x * 2)[:1].reshape(1, 1).backward()),
+        "integer output": raised(lambda: x.argmax().backward()),
+        "inside no_grad": raised(lambda: _under_no_grad(lib, x)),
+        "requires grad cotangent": raised(lambda: (x * 2).backward(ones.clone().requires_grad_())),
+    }
+
+
+@case
+def backward_of_what_is_no_tensor(lib):
+    return raised(lambda: lib.autograd.backward("x")), raised(lambda: lib.autograd.backward([None]))
+
+
+@case
+def backward_with_more_gradients_than_tensors(lib):
+    x, ones = leaf(lib, [1.0, 2.0]), lib.ones(2, dtype=lib.float64)
+    return raised(lambda: lib.autograd.backward([x * 2], [ones, ones]))
+
+
+@case
+def create_graph_gradients_are_not_shared(lib):
+    x, y = leaf(lib, [1.0, 2.0]), leaf(lib, [3.0, 4.0])
+    g = lib.ones(2, dtype=lib.float64)
+    (x + y).backward(g, create_graph=True)
+    with lib.no_grad():
+        x.grad.add_(5)
+    return x.grad, y.grad, g
+
+
+def _under_no_grad(lib, x):
+    with lib.no_grad():
+        (x * 2).sum().backward()
+
+
+@case
+def broadcast_gradients_are_summed(lib):
+    a, b, s = leaf(lib, [[1.0], [2.0]]), leaf(lib, [1.0, 2.0, 3.0]), leaf(lib, 4.0)
+    one = leaf(lib, [[[2.0]]])
+    ((a * b + s) / one).sum().backward()
+    return a.grad, b.grad, s.grad, one.grad
+
+
+def _function(lib, backward):
+    class Given(lib.autograd.Function):
+        @staticmethod
+        def forward(ctx, a, b):
+            return a * b
+
+        @staticmethod
+        def backward(ctx, g):
+            return backward(lib, g)
+    return Given
+
+
+for name, result in {
+    "one_missing": lambda lib, g: g, "one_too_many": lambda lib, g: (g, g, g), "too_many_none": lambda lib, g:
+    (g, g, None), "none": lambda lib, g: (None, None), "nothing": lambda lib, g: None,
+    "wrong_shape": lambda lib, g: (g, g.reshape(-1)[:1].reshape(1, 1).expand(5, 5)),
+    "transposed": lambda lib, g: (lib.ones(3, 2, dtype=lib.float64), g),
+    "broadcasts_to_be_summed": lambda lib, g: (g.unsqueeze(0).expand(4, 2, 3), g),
+    "expandable": lambda lib, g: (g.sum(), g), "expandable_row": lambda lib, g: (g[:1], g),
+    "no_tensor": lambda lib, g: (g, 3.0), "list": lambda lib, g: [g, g], "float32": lambda lib, g:
+    (g.to(lib.float32), g), "integer": lambda lib, g: (g.to(lib.int64), g), "complex":
+    lambda lib, g: (g.to(lib.complex128) * (1 + 1j), g), "numpy": lambda lib, g: (g.detach().numpy(), g),
+}.items():
+    def _given(lib: Any, result: Any = result) -> Any:
+        a, b = leaf(lib, [[1.0, 2.0, 3.0]] * 2), leaf(lib, [[1.0, 2.0, 3.0]] * 2)
+        y = _function(lib, result).apply(a, b)
+        kind = raised(lambda: y.sum().backward())
+        return kind, (a.grad, b.grad) if kind == "nothing" else None
+    case.add(f"user_gradient_{name}", _given)
+
+
+@case
+def cotangent_for_a_broadcast_parameter(lib):
+    class Bias(lib.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, b):
+            return x + b
+
+        @staticmethod
+        def backward(ctx, g):
+            return g, g
+
+    x, b = leaf(lib, [[1.0, 2.0], [3.0, 4.0]]), leaf(lib, [5.0, 6.0])
+    (Bias.apply(x, b) ** 2).sum().backward()
+    return x.grad, b.grad
+
+
+@case
+def long_chain(lib):
+    x = leaf(lib, 1.0)
+    y = x
+    for _ in range(20_000):
+        y = y * 1.0
+    y.backward()
+    return x.grad
+
+
+@case
+def higher_orders(lib):
+    x = leaf(lib, [0.5, 2.0])
+    found, g = [], (x ** 5 + (x * 2).sin()).sum()
+    for _ in range(4):
+        (g,) = lib.autograd.grad(g.sum(), x, create_graph=True)
+        found.append(g)
+    return found
+
+
+@case
+def mixed_second_derivative_by_backward(lib):
+    x, w = leaf(lib, [1.0, 2.0]), leaf(lib, [3.0, 4.0])
+    (g,) = lib.autograd.grad((x * x * w).sum(), x, create_graph=True)
+    (g * g).sum().backward()
+    return x.grad, w.grad
+
+
+@case
+def grad_outputs_that_require_grad(lib):
+    x, v = leaf(lib, [1.0, 2.0]), leaf(lib, [1.0, 1.0])
+    (g,) = lib.autograd.grad(x ** 3, x, v, create_graph=True)
+    return g, lib.autograd.grad(g.sum(), [x, v])
+
+
+@pytest.mark.parametrize(("name", "function"), list(case))
+def test_parity(name, function):
+    check(name, function)
