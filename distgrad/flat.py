@@ -121,6 +121,8 @@ class Group:
     state: State = State.EMPTY
     placements: list[Placement] = field(default_factory=list)
     live: int = 0  # parameters whose .grad is there
+    partials: Array | None = None  # sums of squares of the grid blocks, if the reduction took them
+    _seen: list[int] = field(default_factory=list)
     stash: Array | None = None  # reduced gradients of earlier backwards, while another one runs
 
     def begin_round(self) -> None:
@@ -133,12 +135,38 @@ class Group:
             placement.filled = False
         self.state = State.LOCAL
 
+    def end_round(self) -> None:
+        """The memory now holds the mean over ranks; earlier reduced gradients join it."""
+        self.state = State.REDUCED
+        if self.stash is not None:
+            self.flat += self.stash
+            self.stash = self.partials = None  # the squares were those of the new part alone
+
+    def note_partials(self, partials: Array) -> None:
+        """The sums of squares of all grid blocks are known, until somebody changes a gradient."""
+        self.partials = partials
+
+    def _known_partials(self, chosen: set[int]) -> Array | None:
+        """The noted sums of squares, if they are those of the chosen slots as they are now."""
+        if self.partials is None or self._seen != self._versions() or len(chosen) != self.live:
+            return None
+        return self.partials
+
+    def _versions(self) -> list[int]:
+        return [p.home._version if p.leaf_grad_is_home() else -1 for p in self.placements]
+
+    def remember(self) -> None:
+        """Gradients are final: what is known of them holds as long as their versions stay."""
+        self._seen = self._versions()
+
     def block_partials(self, chosen: set[int], norm_type: float) -> Array:
         """Partial sums of |g| ** norm_type (maxima for inf) over grid blocks, float64, of all ranks.
 
         Args:
             chosen: indices of the slots that count.
         """
+        if norm_type == 2 and (known := self._known_partials(chosen)) is not None:
+            return known
         backend = of(self.flat)
         begin, end = share(self.layout.size, self.rank, self.ranks)
         part = self.flat[begin:end]

@@ -12,20 +12,14 @@ from ..backend.random import Generator, default_generator
 from ..graph.base import TensorBase, wrap
 from ..ops import shape
 from ..ops.cast import cast
-from ..ops.inplace import in_place
+from ..ops.inplace import Overwrite, in_place
 from ..ops.transfer import transfer
 
 __all__ = ["Conversion"]
 
 
-def _filled(old: Any, value: Any) -> Any:
-    if isinstance(value, TensorBase):
-        return shape.expand(cast(value, old.dtype), old.shape)
-    return wrap(of(old.array).xp.full_like(old.array, value))
-
-
 def _copied(old: Any, source: Any) -> Any:
-    return shape.expand(cast(source, old.dtype), old.shape)
+    return Overwrite.apply(old, shape.expand(source, old.shape))
 
 
 class Conversion:
@@ -140,7 +134,7 @@ class Conversion:
 
     def fill_(self, value: Any) -> Any:
         """Set every element to a number or a 0-d tensor."""
-        return in_place("fill_", self, _filled, value)
+        return in_place("fill_", self, Overwrite.apply, value)
 
     def zero_(self) -> Any:
         """Set every element to zero."""

@@ -21,7 +21,9 @@ from ..graph.modes import INFERENCE, state
 from ..graph.node import PORT
 from ..ops import parts, shape
 from .conversion import Conversion
+from .dlpack import Exchange
 from .elementwise import Elementwise
+from .numpy_protocol import NumpyProtocol
 from .operators import Operators
 from .reducing import Reducing
 from .shaping import Shaping
@@ -30,7 +32,7 @@ __all__ = ["Tensor"]
 
 
 @tensor_class
-class Tensor(Operators, Elementwise, Reducing, Shaping, Conversion, TensorBase):
+class Tensor(Operators, Elementwise, Reducing, Shaping, Conversion, NumpyProtocol, Exchange, TensorBase):
     """An n-dimensional array that remembers how it was computed.
 
     `t.array` is the raw array (shared memory, outside the graph's knowledge). Make tensors with
@@ -38,7 +40,6 @@ class Tensor(Operators, Elementwise, Reducing, Shaping, Conversion, TensorBase):
     """
 
     __slots__ = ("__dict__",)
-    __array_priority__ = 1000  # numpy arrays on the left hand operators over to the tensor on the right
     __hash__ = object.__hash__
 
     def __new__(cls, data: Any = (), *, dtype: Any = None) -> Tensor:
@@ -150,19 +151,20 @@ class Tensor(Operators, Elementwise, Reducing, Shaping, Conversion, TensorBase):
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
+        if not isinstance(value, bool):
+            raise RuntimeError(f"requires_grad is a bool, got {type(value).__name__}")
         if self.fn is not None:
-            if not value:
-                raise RuntimeError("only a leaf's requires_grad can change; use detach() for a tensor without history")
-            return
+            raise RuntimeError("only a leaf's requires_grad can change; use detach() for a tensor without history")
         if value and self.array.dtype.kind not in "fc":
             raise RuntimeError(f"only floating and complex tensors can require grad, this one is {self.dtype}")
         if value and self.is_inference() and not state.flags & INFERENCE:
             raise RuntimeError("an inference tensor cannot require grad; clone() it outside inference_mode first")
-        self._rg = bool(value)
+        self._rg = value
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set `requires_grad` and return the tensor."""
-        self.requires_grad = requires_grad
+        if self.fn is None or not requires_grad:
+            self.requires_grad = requires_grad
         return self
 
     @property
@@ -257,6 +259,8 @@ class Tensor(Operators, Elementwise, Reducing, Shaping, Conversion, TensorBase):
     def data(self, value: Any) -> None:
         if not isinstance(value, TensorBase):
             raise TypeError(f".data is a tensor, got {type(value).__name__}")
+        if self.requires_grad and value.dtype.kind not in "fc":
+            raise RuntimeError(f"this tensor requires grad, so its data are floating or complex, not {value.dtype}")
         if self.placement is not None:
             self.placement.refuse_rebinding(self)
         self.array = value.array

@@ -91,7 +91,7 @@ class NumpyProtocol:
 def _given(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Keyword arguments that say something."""
     return {key: value for key, value in kwargs.items()
-            if value is not np._NoValue and not (key == "out" and (value is None or value == (None,)))}
+            if value is not np._NoValue and not (key == "out" and value is None)}
 
 
 def _ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -1,12 +1,14 @@
 """Function: a user's own operation, with forward and backward written on tensors.
 
 Both of torch's styles: `forward(ctx, ...)`, or `forward(...)` with `setup_context(ctx, inputs, output)`.
-The node of the call is the ctx; its rule is the user's backward.
+Each call makes a node, which owns the ctx; its rule is the user's backward.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -17,17 +19,23 @@ from ..graph.base import TensorBase, edge_of, from_raw, new_like, wrap
 from ..graph.extras import record_extras
 from ..graph.modes import DUAL, EXTRAS, GRAD, INFERENCE, no_grad, state
 from ..graph.node import Node, Port
-from ..graph.saved import RELEASED, note_versions, unpack
+from ..graph.saved import note_versions, unpack
 from ..graph.version import check_in_place
-from ..graph.views import rebase, renew_views
+from ..graph.views import ViewInfo, rebase, renew_views, set_history
 
 __all__ = ["Function", "FunctionCtx", "once_differentiable"]
 
 
-class FunctionCtx(Node):
+class FunctionCtx:
     """What forward, setup_context and backward get as `ctx`; any attribute may be set on it."""
 
-    __slots__ = ()
+    def __init__(self, node: _UserNode, args: tuple[Any, ...]) -> None:
+        self._node = weakref.ref(node)
+        self._dtypes = tuple([a.dtype if isinstance(a, TensorBase) else None for a in args])
+        self._to_save: tuple[Any, ...] = ()
+        self._dirty: tuple[Any, ...] = ()
+        self._constant: tuple[Any, ...] = ()
+        self._materialize = True
 
     def save_for_backward(self, *tensors: Any) -> None:
         """Keep inputs, outputs or other tensors (or None) for backward, with a check of their versions.
@@ -48,18 +56,20 @@ class FunctionCtx(Node):
         Raises:
             RuntimeError: it was freed, or changed in place since.
         """
-        if self.values is RELEASED:
-            unpack(self)
+        node = self._node()
+        assert node is not None, "the call's node is gone"
         flags, state.flags = state.flags, state.flags | GRAD
         try:
-            return tuple(unpack(self))
+            return tuple(unpack(node))
         finally:
             state.flags = flags
 
     @property
     def needs_input_grad(self) -> tuple[bool, ...]:
         """For each argument of forward, whether a gradient is wanted."""
-        return tuple(edge is not None for edge in self.edges)
+        node = self._node()
+        edges = iter(() if node is None else node.edges)
+        return tuple(dtype is not None and next(edges, None) is not None for dtype in self._dtypes)
 
     def mark_dirty(self, *tensors: Any) -> None:
         """These inputs were changed in place and are returned."""
@@ -73,8 +83,21 @@ class FunctionCtx(Node):
         """False hands None, instead of zeros, to backward for outputs that got no gradient."""
         self._materialize = value
 
+
+class _UserNode(Node):
+    """The node of one call. It owns the ctx, so that no name which a user sets there can be one of the node's."""
+
+    __slots__ = ("ctx",)
+
+    ctx: FunctionCtx
+
     def name(self) -> str:
         return f"{self.op.name}Backward"
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "ctx":
+            raise AttributeError(name)
+        return getattr(self.ctx, name)  # what a user had set on ctx, or its saved_tensors, read from grad_fn
 
 
 class _Rule:
@@ -86,40 +109,39 @@ class _Rule:
         self.cls = cls
         self.name = cls.__name__
 
-    def vjp(self, ctx: FunctionCtx, g: Any) -> tuple[Any, ...]:
-        given = list(g) if ctx.outputs > 1 else [g]
+    def vjp(self, node: _UserNode, g: Any) -> tuple[Any, ...]:
+        given = list(g) if node.outputs > 1 else [g]
         raw = not any(isinstance(x, TensorBase) for x in given)
-        shapes, dtypes = (ctx.shape, ctx.dtype) if ctx.outputs > 1 else ((ctx.shape,), (ctx.dtype,))
+        shapes, dtypes = (node.shape, node.dtype) if node.outputs > 1 else ((node.shape,), (node.dtype,))
         grads = []
         for x, shape, dtype in zip(given, shapes, dtypes, strict=True):
-            if x is None:
-                x = zeros(shape, dtype=dtype) if ctx._materialize else None
+            if x is None and node.ctx._materialize and dtype is not None:
+                x = zeros(shape, dtype=dtype)
             grads.append(x if x is None or isinstance(x, TensorBase) else from_raw(x))
-        found = self.cls.backward(ctx, *grads)
-        found = found if isinstance(found, tuple) else (found,)
-        return self._checked(ctx, found, raw)
+        found = self.cls.backward(node.ctx, *grads)
+        return self._checked(node.ctx._dtypes, found if isinstance(found, tuple) else (found,), raw)
 
-    def _checked(self, ctx: FunctionCtx, found: tuple[Any, ...], raw: bool) -> tuple[Any, ...]:
-        wanted = len(ctx.edges)
+    def _checked(self, dtypes: tuple[Any, ...], found: tuple[Any, ...], raw: bool) -> tuple[Any, ...]:
+        """The gradients of the arguments that are tensors."""
+        wanted = len(dtypes)
         if len(found) > wanted and all(x is None for x in found[wanted:]):
             found = found[:wanted]
         if len(found) != wanted:
             raise RuntimeError(f"{self.name}.backward returned {len(found)} gradients, forward took {wanted} arguments")
         out = []
-        for position, (x, dtype) in enumerate(zip(found, ctx._dtypes, strict=True)):
-            if x is None:
-                out.append(None)
-                continue
-            if not isinstance(x, TensorBase):
+        for position, (x, dtype) in enumerate(zip(found, dtypes, strict=True)):
+            if x is not None and not isinstance(x, TensorBase):
                 raise RuntimeError(f"{self.name}.backward returned {type(x).__name__} as gradient {position}; give a "
                                    "tensor or None")
             if dtype is None:
-                raise RuntimeError(f"{self.name}.backward returned a gradient for argument {position}, which was no "
-                                   "tensor; return None for it")
-            if x.dtype.kind == "c" and dtype.kind != "c":
+                if x is not None:
+                    raise RuntimeError(f"{self.name}.backward returned a gradient for argument {position}, which was "
+                                       "no tensor; return None for it")
+                continue
+            if x is not None and x.dtype.kind == "c" and dtype.kind != "c":
                 raise RuntimeError(f"{self.name}.backward returned a gradient of dtype {x.dtype} for argument "
                                    f"{position}, which is {dtype}; return its real part")
-            out.append(x.array if raw else x)
+            out.append(x.array if raw and x is not None else x)
         return tuple(out)
 
 
@@ -146,98 +168,104 @@ class Function:
         """The gradients of the inputs from those of the outputs."""
         raise NotImplementedError("define backward as a static method")
 
+    def __call__(self, *args: Any) -> Any:
+        raise RuntimeError(f"{type(self).__name__} is not called as an instance: use {type(self).__name__}.apply(...), "
+                           "with forward and backward as static methods")
+
     @classmethod
-    def apply(cls, *args: Any) -> Any:
+    def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Run forward; record the call when an argument requires grad in grad mode."""
         flags = state.flags
         if flags & DUAL:
-            return dual.apply(cls.apply, args, {})
+            return dual.apply(cls.apply, args, kwargs)
+        with_ctx = cls.setup_context is Function.setup_context
+        if not with_ctx and (kwargs or cls.forward.__defaults__):
+            bound = inspect.signature(cls.forward).bind(*args, **kwargs)
+            bound.apply_defaults()
+            args, kwargs = bound.args, bound.kwargs
         live = flags & (GRAD | INFERENCE) == GRAD and any(
-            isinstance(a, TensorBase) and edge_of(a) is not None for a in args)
+            [isinstance(a, TensorBase) and edge_of(a) is not None for a in args])
         rule = cls.__dict__.get("_rule")
         if rule is None:
             rule = cls._rule = _Rule(cls)
-        ctx = FunctionCtx(rule, tuple(edge_of(a) if live and isinstance(a, TensorBase) else None for a in args))
-        ctx._to_save, ctx._dirty, ctx._constant, ctx._materialize = (), (), (), True
-        ctx._dtypes = tuple(a.dtype if isinstance(a, TensorBase) else None for a in args)
+        node = _UserNode(rule, tuple([edge_of(a) if live else None for a in args if isinstance(a, TensorBase)]))
+        ctx = node.ctx = FunctionCtx(node, args)
         with no_grad():
-            if cls.setup_context is Function.setup_context:
-                output = cls.forward(ctx, *args)
+            if with_ctx:
+                output = cls.forward(ctx, *args, **kwargs)
             else:
-                output = cls.forward(*args)
+                output = cls.forward(*args, **kwargs)
                 cls.setup_context(ctx, args, output)
         several = isinstance(output, tuple)
-        outputs = output if several else (output,)
-        made = _Outputs(cls, ctx, args, outputs, live).attach()
+        made = _Outputs(cls, node, args, output if several else (output,), live).attach()
         if live and flags & EXTRAS:
-            record_extras(ctx, flags, tuple(t for t in made if isinstance(t, TensorBase)))
+            record_extras(node, flags, tuple(t for t in made if isinstance(t, TensorBase)))
         return tuple(made) if several else made[0]
 
 
 class _Outputs:
     """The results of one call, being tied to their node."""
 
-    def __init__(self, cls: type[Function], ctx: FunctionCtx, args: tuple[Any, ...], outputs: tuple[Any, ...],
+    def __init__(self, cls: type[Function], node: _UserNode, args: tuple[Any, ...], outputs: tuple[Any, ...],
                  live: bool) -> None:
-        self.cls, self.ctx, self.args, self.outputs, self.live = cls, ctx, args, outputs, live
+        self.cls, self.node, self.args, self.outputs, self.live = cls, node, args, outputs, live
 
     def attach(self) -> list[Any]:
-        ctx = self.ctx
+        node, ctx, outputs = self.node, self.node.ctx, self.outputs
         for t in ctx._dirty:
-            if not any(t is x for x in self.outputs):
+            if not any(t is x for x in outputs):
                 raise RuntimeError(f"{self.cls.__name__}: a tensor marked dirty must be returned by forward")
             if self.live:
-                check_in_place(t, self.cls.__name__)
+                check_in_place(t, self.cls.__name__, live=True)
             t.bump()
-        tensors = [y for y in self.outputs if isinstance(y, TensorBase)]
-        if not tensors:
-            raise TypeError(f"{self.cls.__name__}.forward returned no tensor but {type(self.outputs[0]).__name__}")
         if not self.live:
-            return list(self.outputs)
-        ctx.outputs = len(tensors)
-        ctx.shape = tuple(y.shape for y in tensors) if len(tensors) > 1 else tensors[0].shape
-        ctx.dtype = tuple(y.dtype for y in tensors) if len(tensors) > 1 else tensors[0].dtype
-        number = 0
-        made = []
-        for y in self.outputs:
-            if not isinstance(y, TensorBase):
-                made.append(y)
-                continue
-            sink = ctx if len(tensors) == 1 else Port(ctx, number)
-            number += 1
-            made.append(self._one(y, sink))
-        self._save(tensors, [t for t in made if isinstance(t, TensorBase)])
+            return [new_like(y) if self._is_input(y) else y for y in outputs]
+        node.outputs = len(outputs)
+        shapes = tuple([y.shape if isinstance(y, TensorBase) else None for y in outputs])
+        dtypes = tuple([y.dtype if isinstance(y, TensorBase) else None for y in outputs])
+        node.shape, node.dtype = (shapes[0], dtypes[0]) if len(outputs) == 1 else (shapes, dtypes)
+        made = [self._one(y, node if len(outputs) == 1 else Port(node, number)) if isinstance(y, TensorBase) else y
+                for number, y in enumerate(outputs)]
+        self._save(made)
         return made
 
+    def _is_input(self, y: Any) -> bool:
+        """An input that is returned as it is; it becomes another tensor over the same memory."""
+        return isinstance(y, TensorBase) and any(y is a for a in self.args) and not any(
+            y is t for t in self.node.ctx._dirty)
+
     def _one(self, y: Any, sink: Any) -> Any:
-        if any(y is t for t in self.ctx._constant) or y.dtype.kind not in "fc":
+        ctx = self.node.ctx
+        if any(y is t for t in ctx._constant) or y.dtype.kind not in "fc":
             return new_like(y) if any(y is a for a in self.args) else y
-        if any(y is t for t in self.ctx._dirty):
+        if any(y is t for t in ctx._dirty):
             if y._view is not None:
                 rebase(y, wrap(y.array, sink))
             else:
-                y.fn, y._rg = sink, False
+                set_history(y, sink)
                 renew_views(y)
             return y
-        if any(y is a for a in self.args):  # an input returned as it is: the same memory at a new place
-            return new_like(y, sink)
+        if self._is_input(y):
+            made = new_like(y, sink)
+            made._view = ViewInfo(y if y._view is None else y._view.base, (), True, True)  # not to be written to
+            return made
         y.fn, y._rg = sink, False
         return y
 
-    def _save(self, outputs: list[Any], made: list[Any]) -> None:
-        ctx = self.ctx
-        values = list(ctx._to_save)
+    def _save(self, made: list[Any]) -> None:
+        node = self.node
+        values = list(node.ctx._to_save)
         own = []
         for position, t in enumerate(values):
-            for number, y in enumerate(outputs):
+            for number, y in enumerate(self.outputs):
                 if t is y and t is not None and not any(t is a for a in self.args):
                     own.append((position, number))
                     values[position] = t.array
                     break
-        ctx._to_save = ()
-        ctx.values = tuple(values)
-        ctx.own = tuple(own)
-        note_versions(ctx, tuple(made))
+        node.ctx._to_save = ()
+        node.values = tuple(values)
+        node.own = tuple(own)
+        note_versions(node, tuple(made))
 
 
 def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,9 +14,11 @@ from ..graph.guard import set_memory_guard
 from ..graph.hooks import RemovableHandle
 from ..graph.node import PORT, Node
 from ..graph.packing import disable_saved_tensors_hooks, saved_tensors_hooks
+from .inspect import explain, to_dot
 
-__all__ = ["GradientEdge", "MultiHandle", "Node", "disable_saved_tensors_hooks", "get_gradient_edge",
-           "increment_version", "register_multi_grad_hook", "save_on_cpu", "saved_tensors_hooks", "set_memory_guard"]
+__all__ = ["GradientEdge", "MultiHandle", "Node", "disable_saved_tensors_hooks", "explain", "get_gradient_edge",
+           "increment_version", "register_multi_grad_hook", "save_on_cpu", "saved_tensors_hooks", "set_memory_guard",
+           "to_dot"]
 
 GradientEdge = tuple[Any, int]
 

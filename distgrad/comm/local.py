@@ -141,6 +141,16 @@ class LocalCommunicator(Communicator):
     def _abort(self, message: str, code: int) -> None:
         self._world.abort(self.rank, message)
 
+    def exchange(self, value: Any) -> list[Any]:
+        """Every rank's object itself, in rank order: threads can hand each other anything. Collective."""
+        with self._collective("exchange", lambda: type(value).__name__):
+            return self._exchange(value)
+
+    def raise_if_ended(self, doing: str, ranks: Sequence[int]) -> None:
+        """Raise RankFailedError if one of these ranks can never come."""
+        with self._world.changed:
+            self._raise_if_hopeless(doing, ranks)
+
     def _exchange(self, value: Any) -> list[Any]:
         """Leave `value`, wait for all ranks to leave theirs, and take all of them in rank order."""
         channel, number = self._channel, self._round

@@ -5,22 +5,29 @@ It owns the flat groups and the reducer; forward, names and state_dict are the m
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from .._typing import Array
 from ..backend import of
+from ..comm import Communicator, nodes
+from ..comm.shared import NodeMemory, node_memory
 from ..config import config
-from ..flat import Group, Placement, plan
+from ..errors import rank_prefix
+from ..flat import Group, Layout, Placement, plan
 from ..graph.base import wrap
 from ..graph.hooks import leaf_hooks
 from ..graph.modes import is_grad_enabled
 from ..nn import Module
 from . import session
 from .bucket import Hook
+from .exchange import NodeExchange, WireExchange
 from .hooks import mean_hook
+from .memory import memory_of_groups, memory_size
 from .reducer import Reducer
 from .verify import broadcast_tensors, verify_same
 from .world import as_communicator
@@ -39,7 +46,8 @@ class DataParallel:
         comm: None for the world, or any mpi4py intracommunicator (it is duplicated). Collective.
         bucket_bytes: how much is reduced at a time; default DISTGRAD_BUCKET_BYTES or 4 MiB.
         overlap: reduce while backward still runs.
-        transport: 'auto' or 'mpi'.
+        transport: 'shared' reduces in memory that the ranks of one node share, 'mpi' over MPI; 'auto' takes
+            shared memory where all ranks are on one node and can have it, and no hook is given.
         hook: how a bucket is reduced, `hook(bucket, comm) -> Work`; default the mean in rank order.
         buffers: 'broadcast' takes them from rank 0 when wrapping and before `state_dict`; 'local'
             leaves them alone.
@@ -55,8 +63,8 @@ class DataParallel:
                  transport: str = "auto", hook: Hook | None = None, buffers: str = "broadcast") -> None:
         if not isinstance(module, Module):
             raise TypeError(f"DataParallel wraps an nn.Module, got {type(module).__name__}")
-        if transport not in ("auto", "mpi"):
-            raise ValueError(f"transport is 'auto' or 'mpi', got {transport!r}")
+        if transport not in ("auto", "shared", "mpi"):
+            raise ValueError(f"transport is 'auto', 'shared' or 'mpi', got {transport!r}")
         if buffers not in ("broadcast", "local"):
             raise ValueError(f"buffers is 'broadcast' or 'local', got {buffers!r}")
         bucket_bytes = config.bucket_bytes if bucket_bytes is None else bucket_bytes
@@ -77,10 +85,18 @@ class DataParallel:
         broadcast_tensors([p for _, p in module.named_parameters()], communicator)
         if buffers == "broadcast":
             broadcast_tensors([b for _, b in module.named_buffers()], communicator)
-        self._groups = _groups(named, bucket_bytes, label)
+        kinds = _by_kind(named)
+        layouts = [plan([(name, p.array) for name, p in members], bucket_bytes) for members in kinds]
+        memory = _choose(transport, hook, communicator, layouts)
+        self.transport = "mpi" if memory is None else "shared"
+        flats = memory_of_groups(layouts, memory, communicator.rank)
+        self._groups = [_place(members, layout, flat, label)
+                        for members, layout, flat in zip(kinds, layouts, flats.mine, strict=True)]
         self._reducer: Reducer | None = None
         if communicator.size > 1 or hook is not None:
-            self._reducer = Reducer(self._groups, communicator, overlap=overlap, hook=hook or mean_hook, label=label)
+            exchange = WireExchange(self._groups, communicator, hook or mean_hook) if memory is None else \
+                NodeExchange(self._groups, memory, flats.everyone, flats.partials)
+            self._reducer = Reducer(self._groups, communicator, exchange, overlap=overlap, label=label)
             _connect(self._reducer)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -133,23 +149,48 @@ class DataParallel:
         return f"DataParallel(\n  (module): {inner}\n)"
 
 
-def _groups(named: list[tuple[str, Any]], bucket_bytes: int, label: str) -> list[Group]:
-    """One flat group for each (dtype, device), with every parameter placed in its slot."""
+def _by_kind(named: list[tuple[str, Any]]) -> list[list[tuple[str, Any]]]:
+    """Parameters of one (dtype, device) together: a flat group for each."""
     kinds: dict[Any, list[tuple[str, Any]]] = {}
     for name, p in named:
         kinds.setdefault((p.dtype, str(of(p.array).device)), []).append((name, p))
-    groups = []
-    for members in kinds.values():
-        layout = plan([(name, p.array) for name, p in members], bucket_bytes)
-        group = Group(layout, of(members[0][1].array).xp.zeros(layout.size, layout.dtype), label=label)
-        for slot, (_, p) in zip(layout.slots, reversed(members), strict=True):
-            before = p.grad
-            p.grad = None
-            p.placement = Placement(group, slot, wrap(slot.view(group.flat)), weakref.ref(p))
-            if before is not None:
-                p.grad = before
-        groups.append(group)
-    return groups
+    return list(kinds.values())
+
+
+def _choose(transport: str, hook: Hook | None, comm: Communicator, layouts: list[Layout]) -> NodeMemory | None:
+    """Memory that the ranks share, or None for the wire. Collective; every rank gets the same kind of answer.
+
+    Raises:
+        RuntimeError: shared memory was asked for and cannot be had.
+    """
+    if comm.size == 1 or transport == "mpi" or (hook is not None and transport == "auto"):
+        return None
+    if hook is not None:
+        raise ValueError("a comm hook works on what is sent between nodes; it cannot be used with transport='shared'")
+    if len(nodes(comm)) > 1:
+        reason = f"the {comm.size} ranks are on {len(nodes(comm))} nodes"
+        found: NodeMemory | str = reason
+    else:
+        found = node_memory(comm, memory_size(layouts))
+    if not isinstance(found, str):
+        return found
+    if transport == "shared":
+        raise RuntimeError(f"{rank_prefix()}transport='shared' is not possible here: {found}")
+    if len(nodes(comm)) == 1 and comm.rank == 0:
+        print(f"distgrad: gradients travel over MPI, for the ranks cannot share memory: {found}", file=sys.stderr)
+    return None
+
+
+def _place(members: list[tuple[str, Any]], layout: Layout, flat: Array, label: str) -> Group:
+    """A group over `flat`, with every parameter placed in its slot."""
+    group = Group(layout, flat, label=label)
+    for slot, (_, p) in zip(layout.slots, reversed(members), strict=True):
+        before = p.grad
+        p.grad = None
+        p.placement = Placement(group, slot, wrap(slot.view(flat)), weakref.ref(p))
+        if before is not None:
+            p.grad = before
+    return group
 
 
 class _Arrival(partial):  # type: ignore[type-arg]

@@ -12,10 +12,11 @@ from itertools import count
 from typing import Any
 
 from ..backend import of
-from ..comm import Communicator, Progress
+from ..comm import Communicator
 from ..flat import Group, Placement, State
 from ..graph.engine import Run
-from .bucket import Bucket, BucketState, Hook
+from .bucket import Bucket, BucketState
+from .exchange import NodeExchange, WireExchange
 
 __all__ = ["Reducer"]
 
@@ -23,30 +24,28 @@ _created = count().__next__
 
 
 class Reducer:
-    """Buckets of one model's groups and the two communicators that they need.
+    """Buckets of one model's groups, how they are exchanged, and a communicator for short messages.
 
     Attributes:
         index: the order of creation, the same on every rank, which orders models on the wire.
         sync: False inside `no_sync()`: gradients stay this rank's own.
     """
 
-    def __init__(self, groups: Sequence[Group], comm: Communicator, *, overlap: bool, hook: Hook, label: str) -> None:
+    def __init__(self, groups: Sequence[Group], comm: Communicator, exchange: WireExchange | NodeExchange, *,
+                 overlap: bool, label: str) -> None:
         self.index = _created()
         self.label = label
         self.groups = list(groups)
+        self.exchange = exchange
         self.sync = True
         self.overlap = overlap
-        self.hook = hook
         self.control = comm.dup()
-        self.wire = comm.dup()
-        self.progress = Progress(self.wire)
         self.buckets: list[Bucket] = []
         self._of: dict[Placement, list[Bucket]] = {}
-        self._received = [of(group.flat).xp.empty_like(group.flat) for group in self.groups]
-        for group, recv in zip(self.groups, self._received, strict=True):
+        for group in self.groups:
             first = len(self.buckets)
             for begin, end in group.layout.buckets:
-                self.buckets.append(Bucket(len(self.buckets), group, recv, begin, end, self.progress))
+                self.buckets.append(Bucket(len(self.buckets), group, begin, end))
             for placement in group.placements:
                 touched = [self.buckets[first + i] for i in group.layout.buckets_of(placement.slot)]
                 self._of[placement] = touched
@@ -64,10 +63,11 @@ class Reducer:
         if run.create_graph:
             raise RuntimeError(f"{self.label}: backward(create_graph=True) cannot reduce gradients over ranks; run it "
                                "inside no_sync(), or use autograd.grad")
+        if self._next and self.buckets[0].state is BucketState.CLOSED:  # an earlier backward raised half-way
+            self.launch_rest()
+            self.exchange.finish()
         self._next = 0
         for bucket in self.buckets:
-            if bucket.state is BucketState.LAUNCHED:  # an earlier backward raised after this one had left
-                bucket.wait()
             bucket.reset()
             bucket.expect(sum(self._reached(p, run) for p in bucket.placements))
         for group in self.groups:
@@ -87,29 +87,27 @@ class Reducer:
     def advance(self) -> bool:
         """Launch the buckets that are ready, strictly in order; True when all are on their way."""
         while self._next < len(self.buckets) and self.buckets[self._next].ready:
-            self.buckets[self._next].launch(self.hook, self.wire)
-            self._next += 1
+            self._launch_next()
+        self.exchange.progress()
         return self._next == len(self.buckets)
 
     def launch_rest(self) -> None:
         """At the end of backward nothing more will come."""
         while self._next < len(self.buckets):
-            self.buckets[self._next].launch(self.hook, self.wire)
-            self._next += 1
+            self._launch_next()
+
+    def _launch_next(self) -> None:
+        bucket = self.buckets[self._next]
+        self._next += 1
+        bucket.close()
+        self.exchange.launch(bucket)
 
     def finish(self) -> None:
         """Wait for all buckets, learn which parameters any rank used, and give them their mean."""
-        for bucket in self.buckets:
-            if bucket.state is BucketState.LAUNCHED:
-                bucket.wait()
+        self.exchange.finish()
         used, late = self._agree()
-        for group, recv in zip(self.groups, self._received, strict=True):
-            if group.stash is None:
-                group.flat[...] = recv
-            else:
-                of(recv).xp.add(group.stash, recv, out=group.flat)
-                group.stash = None
-            group.state = State.REDUCED
+        for group in self.groups:
+            group.end_round()
         for bucket in self.buckets:
             bucket.reset()
         for placement, is_used, is_late in zip(self.placements, used, late, strict=True):
@@ -121,6 +119,7 @@ class Reducer:
         for group in self.groups:
             if not group.live:
                 group.state = State.EMPTY
+            group.remember()
 
     def _agree(self) -> tuple[list[bool], list[bool]]:
         """Which parameters have a gradient, and which a late one, on any rank."""
@@ -138,6 +137,7 @@ class Reducer:
         recv = xp.empty_like(send)
         self.control.allreduce(send, recv, mean=True)
         target += recv
+        placement.group.partials = None
         placement.late = None
 
     def gather(self, part: Any) -> Any:
@@ -149,7 +149,6 @@ class Reducer:
         return whole
 
     def close(self) -> None:
-        """Give back thread and communicators; collective."""
-        self.progress.close()
-        self.wire.close()
+        """Give back communicators and thread; collective."""
+        self.exchange.close()
         self.control.close()

@@ -13,7 +13,7 @@ from .._typing import Array, DType, Shape
 from ..backend import of
 
 __all__ = ["INFERENCE_VERSION", "LEAF", "TensorBase", "edge_of", "from_raw", "make", "new_like",
-           "tensor_class", "wrap"]
+           "tensor_class", "wrap", "zeros_as"]
 
 LEAF = 2  # `kind` of a leaf among the sinks of gradients; see node.NODE and node.PORT
 
@@ -100,6 +100,13 @@ def wrap(array: Array, fn: Any = None) -> Any:
 def from_raw(g: Any) -> Any:
     """A Tensor over what a rule computed: arithmetic on 0-d numpy arrays yields scalars, not arrays."""
     return wrap(of(g).xp.asarray(g))
+
+
+def zeros_as(g: Any) -> Any:
+    """Zeros in the form of a gradient: raw, or a Tensor that depends on nothing."""
+    if isinstance(g, TensorBase):
+        return wrap(of(g.array).xp.zeros(g.shape, g.dtype))
+    return of(g).xp.zeros(g.shape, g.dtype)
 
 
 def new_like(t: TensorBase, fn: Any = None) -> Any:

@@ -16,7 +16,7 @@ from .. import tracing
 from ..backend import of
 from ..errors import DistgradError
 from . import anomaly, hooks
-from .base import LEAF, TensorBase, from_raw, wrap
+from .base import LEAF, TensorBase, wrap
 from .modes import ANOMALY, ANOMALY_INF, ANOMALY_NAN, GRAD, state
 from .node import NODE, PORT
 from .saved import release

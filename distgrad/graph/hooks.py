@@ -15,7 +15,7 @@ from typing import Any
 from .base import TensorBase, from_raw
 
 __all__ = ["LeafHooks", "NodeHooks", "RemovableHandle", "Table", "after_leaf", "after_node", "as_tensor", "before_leaf",
-           "before_node", "leaf_hooks", "prehooks", "retain", "run_tensor_hooks"]
+           "before_node", "leaf_hooks", "move_retained", "prehooks", "retain", "run_tensor_hooks"]
 
 _next_id = count().__next__
 
@@ -199,6 +199,20 @@ def retain(tensor: Any, g: Any) -> None:
         tensor._grad = g if tensor._grad is None else tensor._grad + g
     else:
         tensor._grad = from_raw(g.copy() if tensor._grad is None else tensor._grad.array + g)
+
+
+def move_retained(tensor: Any, old: Any, new: Any) -> None:
+    """`tensor` was the output of `old` (Node or Port) and is now that of `new`; its retained gradient goes along."""
+    node, number = _place(old)
+    reference = None if node.hooks is None else node.hooks.retained.get(number)
+    if reference is not None and reference() is tensor and new is not None:
+        del node.hooks.retained[number]
+        node, number = _place(new)
+        node.all_hooks().retained[number] = reference
+
+
+def _place(fn: Any) -> tuple[Any, int]:
+    return (fn.node, fn.number) if hasattr(fn, "node") else (fn, 0)
 
 
 def _name(hook: Any) -> str:

@@ -26,8 +26,11 @@ def inference_error(node: Any, value: Any) -> RuntimeError:
                         "backward; clone() it outside inference_mode first")
 
 
-def check_in_place(t: Any, name: str) -> None:
+def check_in_place(t: Any, name: str, live: bool) -> None:
     """Refuse an in-place operation that would make gradients wrong.
+
+    Args:
+        live: what is written depends on a tensor that requires grad.
 
     Raises:
         RuntimeError: a leaf that requires grad or a view of one, one output of several, a view made
@@ -49,11 +52,11 @@ def check_in_place(t: Any, name: str) -> None:
     if base._rg:
         raise RuntimeError(f"{name}: a view (shape {t.shape}) of a leaf that requires grad (shape {base.shape}) "
                            "cannot be changed in place while operations are recorded")
-    if base.fn is None and t.fn is None:
+    if base.fn is None and t.fn is None and not live:
         return
     if view.multi:
         raise RuntimeError(f"{name}: this tensor (shape {t.shape}) is one of several views that one operation "
                            "returned, and cannot be changed in place; use an out-of-place operation or clone() it")
     if not view.recorded:
-        raise RuntimeError(f"{name}: this view (shape {t.shape}) was made under no_grad() and its base requires "
-                           "grad, so it cannot be changed in place while operations are recorded")
+        raise RuntimeError(f"{name}: this view (shape {t.shape}) was made under no_grad(), and its base or what is "
+                           "written requires grad, so it cannot be changed in place while operations are recorded")

@@ -11,10 +11,11 @@ from typing import Any
 
 from ..backend import of
 from .base import INFERENCE_VERSION, TensorBase, edge_of, wrap
+from .hooks import move_retained
 from .modes import GRAD, INFERENCE, state
 from .node import Node
 
-__all__ = ["CopySlices", "ViewInfo", "mark_views", "rebase", "renew_views"]
+__all__ = ["CopySlices", "ViewInfo", "mark_views", "rebase", "renew_views", "set_history"]
 
 Step = tuple[Any, tuple[Any, ...], dict[str, Any], int | None]
 _FEW = 16
@@ -26,8 +27,8 @@ class ViewInfo:
     Attributes:
         base: the tensor that owns the history of the memory; never itself a view.
         chain: the operations from base to view: (Function, further inputs, constants, output number).
-        multi: it is one of several outputs of one operation (`split`, `unbind`).
-        recorded: it was made in grad mode.
+        multi: it is (part of) one of several outputs of one operation (`split`, `unbind`).
+        recorded: it, and what it is a view of, were made in grad mode.
     """
 
     __slots__ = ("base", "chain", "multi", "recorded")
@@ -44,9 +45,11 @@ def mark_views(made: Any, cls: Any, inputs: tuple[Any, ...], constants: dict[str
     several = made.__class__ is tuple
     source = inputs[0]
     parent = source._view
-    base, chain = (source, ()) if parent is None else (parent.base, parent.chain)
-    flags = state.flags
-    recorded = flags & (GRAD | INFERENCE) == GRAD
+    recorded = state.flags & (GRAD | INFERENCE) == GRAD
+    base, chain, multi = source, (), several
+    if parent is not None:
+        base, chain = parent.base, parent.chain
+        recorded, multi = recorded and parent.recorded, multi or parent.multi
     memory = source.array
     for number, t in enumerate(made if several else (made,)):
         owner = t.array.base
@@ -56,7 +59,7 @@ def mark_views(made: Any, cls: Any, inputs: tuple[Any, ...], constants: dict[str
         if t.version is INFERENCE_VERSION:
             continue
         step = (cls, inputs[1:], constants, number if several else None)
-        t._view = ViewInfo(base, (*chain, step), several, recorded)
+        t._view = ViewInfo(base, (*chain, step), multi, recorded)
         if recorded and not base._rg:
             _register(base, t)
 
@@ -113,9 +116,16 @@ def rebase(view: Any, written: Any) -> None:
     node = _CopySlicesNode(CopySlices, (edge_of(base), edge_of(written)))
     node.chain = info.chain
     node.shape, node.dtype = base.shape, base.dtype
-    base.fn, base._rg = node, False
+    set_history(base, node)
     _renew(view, base)
     renew_views(base)
+
+
+def set_history(t: Any, fn: Any) -> None:
+    """An in-place write made `fn` the tensor's node; a retained gradient is that of its new value."""
+    if t.fn is not None:
+        move_retained(t, t.fn, fn)
+    t.fn, t._rg = fn, False
 
 
 def renew_views(base: Any) -> None:
@@ -128,5 +138,4 @@ def renew_views(base: Any) -> None:
 
 def _renew(view: Any, base: Any) -> None:
     plain = wrap(base.array, base.fn)  # no view registration on the way
-    view.fn = _replay(view._view.chain, plain).fn
-    view._rg = False
+    set_history(view, _replay(view._view.chain, plain).fn)

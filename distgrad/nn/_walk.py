@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from .._tensor.gradients import clear_grad
 from ..backend import Device
 from ..backend.dtypes import dtype_of
 from ..graph.base import TensorBase
@@ -205,20 +206,6 @@ class Walked:
         return self.to(device="cuda" if device is None else f"cuda:{device}")
 
 
-def clear_grad(parameter: Any, set_to_none: bool) -> None:
-    """Forget one gradient, or set it to zero in place."""
-    grad = parameter._grad
-    if grad is None:
-        return
-    if set_to_none:
-        parameter.grad = None
-        return
-    if grad.fn is not None:
-        parameter.grad = grad = grad.detach()
-    with no_grad():
-        grad.zero_()
-
-
 def _replace_memory(parameter: Any, change: Callable[[Any], Any]) -> None:
     """change() applied to a parameter's data and gradient."""
     data = parameter.data
@@ -226,8 +213,7 @@ def _replace_memory(parameter: Any, change: Callable[[Any], Any]) -> None:
         changed = change(data)
         if changed.array is data.array:
             return
-        grad = parameter._grad
-        parameter._grad = None
         parameter.data = changed
+        grad = parameter._grad
         if grad is not None:
             parameter._grad = change(grad.detach())

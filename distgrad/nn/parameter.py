@@ -47,7 +47,7 @@ class Buffer(Tensor):
         persistent: whether it is part of `state_dict()`.
     """
 
-    persistent: bool
+    persistent: bool = True
 
     def __new__(cls, data: Any = None, *, persistent: bool = True) -> Buffer:
         buffer = _over(cls, data, False)

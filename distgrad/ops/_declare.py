@@ -16,7 +16,7 @@ from typing import Any
 
 from ..backend import of, of_type
 from ..graph import dual
-from ..graph.base import INFERENCE_VERSION, TensorBase, wrap
+from ..graph.base import INFERENCE_VERSION, TensorBase, wrap, zeros_as
 from ..graph.extras import record_extras
 from ..graph.modes import DUAL, EXTRAS, GRAD, INFERENCE, state
 from ..graph.node import Node
@@ -68,10 +68,7 @@ def _names(d: Any) -> tuple[str, ...]:
 
 
 def _by_constant(g: Any, d: int) -> Any:
-    if d:
-        return g if d == ONE else -g
-    zeros = of(g.array if isinstance(g, TensorBase) else g).xp.zeros(g.shape, g.dtype)
-    return wrap(zeros) if isinstance(g, TensorBase) else zeros
+    return zeros_as(g) if d == ZERO else g if d == ONE else -g
 
 
 def _times(g: Any, d: Any, node: Node, saved: dict[str, Any] | None, names: tuple[str, ...]) -> Any:

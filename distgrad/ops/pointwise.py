@@ -32,7 +32,7 @@ _TANH_CUBE = 0.044715
 add = binary("add", "add", da=ONE, db=ONE)
 sub = binary("sub", "subtract", da=ONE, db=MINUS_ONE)
 mul = binary("mul", "multiply", da=lambda b: b, db=lambda a: a)
-div = binary("div", "true_divide", da=lambda b: 1 / b, db=lambda b, y: -y / b, floating=True)
+div = binary("div", "true_divide", da=lambda b: 1 / b, db=lambda a, b: -(a / b) / b, floating=True)
 neg = unary("neg", "negative", d=MINUS_ONE, floating=False)
 square = unary("square", "square", d=lambda x: 2 * x, floating=False)
 reciprocal = unary("reciprocal", lambda xp, x: 1 / x, d=lambda y: -y * y)

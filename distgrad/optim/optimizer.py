@@ -10,10 +10,11 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from .._tensor.gradients import clear_grad
 from ..backend import of
 from ..graph.base import TensorBase, wrap
 from ..graph.hooks import RemovableHandle, Table
-from ..graph.modes import enable_grad, no_grad
+from ..graph.modes import enable_grad
 from .rules import Rule, apply
 
 __all__ = ["Optimizer", "check_range"]
@@ -160,18 +161,9 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients, or set them to zero in place."""
-        with no_grad():
-            for group in self.param_groups:
-                for p in group["params"]:
-                    grad = p._grad
-                    if grad is None:
-                        continue
-                    if set_to_none:
-                        p.grad = None
-                    elif grad.fn is not None:
-                        p.grad = grad.detach().zero_()
-                    else:
-                        grad.zero_()
+        for group in self.param_groups:
+            for p in group["params"]:
+                clear_grad(p, set_to_none)
 
     def register_step_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call hook(optimizer, args, kwargs) before each step."""

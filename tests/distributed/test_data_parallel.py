@@ -52,12 +52,13 @@ def test_gradients_are_the_mean_over_ranks(ranks: int) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("transport", ["shared", "mpi"])
 @pytest.mark.parametrize(("ranks", "bucket_bytes", "overlap"), [(2, 1 << 14, True), (3, 1 << 30, True),
                                                                 (4, 1 << 14, False)])
-def test_master(name: str, ranks: int, bucket_bytes: int, overlap: bool) -> None:
+def test_master(name: str, ranks: int, bucket_bytes: int, overlap: bool, transport: str) -> None:
     """n ranks on shards == one rank on the whole batch, in lock-step, with clipping that bites."""
     alone = train(name, 0, 1, None)
-    options = {"bucket_bytes": bucket_bytes, "overlap": overlap}
+    options = {"bucket_bytes": bucket_bytes, "overlap": overlap, "transport": transport}
     together = simulate(ranks)(lambda rank: train(name, rank, ranks, options))
     for run in together:
         assert run.norms == together[0].norms, "the norm has the same bits on every rank"
@@ -67,6 +68,41 @@ def test_master(name: str, ranks: int, bucket_bytes: int, overlap: bool) -> None
     np.testing.assert_allclose(np.mean([run.losses for run in together], 0), alone.losses, rtol=1e-9)
     assert min(alone.norms) > alone.max_norm, "clipping was not vacuous"
     assert alone.losses[-1] < alone.losses[0]
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 5])
+def test_bits_depend_on_nothing_but_the_order_of_ranks(ranks: int) -> None:
+    """Shared memory or wire, few or many buckets, overlap or none: the same bits, those of sums in rank order."""
+    runs = [simulate(ranks)(lambda rank, o=o: train("mlp", rank, ranks, o)) for o in (
+        {"transport": "shared", "bucket_bytes": 1 << 14}, {"transport": "mpi", "bucket_bytes": 1 << 20},
+        {"transport": "shared", "bucket_bytes": 1 << 30, "overlap": False})]
+    for run in runs[1:]:
+        for mine, theirs in zip(run, runs[0], strict=True):
+            assert mine.norms == theirs.norms
+            np.testing.assert_array_equal(mine.parameters, theirs.parameters)
+
+
+def test_the_norm_of_the_reduction_is_used_until_a_gradient_changes() -> None:
+    def body(rank: int) -> Any:
+        distgrad.manual_seed(rank)
+        model = DataParallel(nn.Linear(40, 30), transport="shared")
+        model(distgrad.randn(3, 40)).pow(2).sum().backward()
+        group = model.weight.placement.group
+        noted = group.partials
+        clip_grad_norm_(model.parameters(), 1e9)
+        untouched = clip_grad_norm_(model.parameters(), 1e9).item()
+        with distgrad.no_grad():
+            model.weight.grad.mul_(2.0)
+        changed = clip_grad_norm_(model.parameters(), 1e9).item()
+        only_bias = clip_grad_norm_([model.bias], 1e9).item()
+        return noted is not None, untouched, changed, only_bias, flat(model, grad=True)
+
+    for noted, untouched, changed, only_bias, grads in simulate(3)(body):
+        weight, bias = grads[:1200].astype("f8"), grads[1200:].astype("f8")
+        assert noted
+        np.testing.assert_allclose(untouched, np.sqrt((weight / 2) @ (weight / 2) + bias @ bias), rtol=1e-6)
+        np.testing.assert_allclose(changed, np.sqrt(weight @ weight + bias @ bias), rtol=1e-6)
+        np.testing.assert_allclose(only_bias, np.linalg.norm(bias), rtol=1e-6)
 
 
 @pytest.mark.parametrize("overlap", [True, False])
@@ -266,6 +302,8 @@ def test_differing_models_are_named_on_every_rank() -> None:
 @pytest.mark.parametrize(("make", "kind", "text"), [
     (lambda: DataParallel(3), TypeError, "nn.Module"),  # type: ignore[arg-type]
     (lambda: DataParallel(nn.Linear(1, 1), transport="tcp"), ValueError, "transport"),
+    (lambda: simulate(2)(lambda rank: DataParallel(nn.Linear(1, 1), transport="shared", hook=mean_hook)), ValueError,
+     "comm hook"),
     (lambda: DataParallel(nn.Linear(1, 1), buffers="x"), ValueError, "buffers"),
     (lambda: DataParallel(nn.Linear(1, 1), bucket_bytes=0), ValueError, "bucket_bytes"),
     (lambda: DataParallel(nn.Linear(1, 1), comm="world"), TypeError, "ommunicator"),

@@ -19,11 +19,13 @@ pytestmark = [pytest.mark.mpi, pytest.mark.timeout(60)]
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 @pytest.mark.parametrize("overlap", [True, False])
-def test_master(name: str, overlap: bool) -> None:
+@pytest.mark.parametrize("transport", ["shared", "wire"])  # a test id "mpi" would be skipped by pytest-mpi
+def test_master(name: str, overlap: bool, transport: str) -> None:
     """n ranks on shards == one rank on the whole batch, in lock-step, with clipping that bites."""
     comm = world()
     alone = train(name, 0, 1, None)
-    run = train(name, comm.rank, comm.size, {"bucket_bytes": 1 << 14, "overlap": overlap})
+    options = {"bucket_bytes": 1 << 14, "overlap": overlap, "transport": transport.replace("wire", "mpi")}
+    run = train(name, comm.rank, comm.size, options)
     for step, (mine, theirs) in enumerate(zip(run.parameters, alone.parameters, strict=True)):
         np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-11, err_msg=f"step {step}")
     assert len(set(comm.allgather_bytes(run.parameters[-1].tobytes()))) == 1, "every rank has the same bits"
@@ -106,3 +108,31 @@ def test_gradients_of_the_users_own_traffic_do_not_mix() -> None:
     model(distgrad.ones(1, 64)).sum().backward()
     assert totals == [MPI.COMM_WORLD.size] * 4
     model.close()
+
+
+def test_shared_memory_leaves_nothing_behind() -> None:
+    """It has no name, so nothing is in /dev/shm; and it goes when the last gradient in it goes."""
+    import gc
+    import os
+
+    def descriptors() -> int:
+        links = []
+        for number in os.listdir("/proc/self/fd"):
+            try:
+                links.append(os.readlink(f"/proc/self/fd/{number}"))
+            except FileNotFoundError:
+                continue  # the one that listed the folder
+        return sum("memfd:distgrad" in link for link in links)
+
+    comm = world()
+    if comm.size < 2:
+        pytest.skip("needs two ranks")
+    gc.collect()
+    before, held = set(os.listdir("/dev/shm")), descriptors()
+    model = DataParallel(nn.Linear(300, 300), transport="shared")
+    assert model.transport == "shared" and descriptors() > held
+    assert set(os.listdir("/dev/shm")) <= before
+    model.close()
+    del model
+    gc.collect()
+    assert descriptors() == held

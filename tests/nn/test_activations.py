@@ -13,6 +13,7 @@ from distgrad import nn
 from distgrad.nn import functional as F
 
 POINTS = np.array([-3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 6.0, -60.0, 60.0])
+SCALE, ALPHA = 1.0507009873554805, 1.6732632423543772  # selu's
 sigmoid = special.expit
 
 
@@ -29,8 +30,8 @@ ROWS = {
             lambda x: np.where(x > 0, 1, 0.5 * np.exp(np.minimum(x, 0)))),
     "CELU": (nn.CELU(2.0), lambda x: np.where(x > 0, x, 2 * np.expm1(np.minimum(x, 0) / 2)),
              lambda x: np.where(x > 0, 1, np.exp(np.minimum(x, 0) / 2))),
-    "SELU": (nn.SELU(), lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0))),
-             lambda x: 1.0507009873554805 * np.where(x > 0, 1, 1.6732632423543772 * np.exp(np.minimum(x, 0)))),
+    "SELU": (nn.SELU(), lambda x: SCALE * np.where(x > 0, x, ALPHA * np.expm1(np.minimum(x, 0))),
+             lambda x: SCALE * np.where(x > 0, 1, ALPHA * np.exp(np.minimum(x, 0)))),
     "Tanh": (nn.Tanh(), np.tanh, lambda x: 1 - np.tanh(x) ** 2),
     "Sigmoid": (nn.Sigmoid(), sigmoid, lambda x: sigmoid(x) * sigmoid(-x)),
     "LogSigmoid": (nn.LogSigmoid(), special.log_expit, lambda x: sigmoid(-x)),
@@ -40,7 +41,8 @@ ROWS = {
     "Softplus": (nn.Softplus(2.0), lambda x: np.logaddexp(0, 2 * x) / 2, lambda x: sigmoid(2 * x)),
     "Softsign": (nn.Softsign(), lambda x: x / (1 + abs(x)), lambda x: 1 / (1 + abs(x)) ** 2),
     "Tanhshrink": (nn.Tanhshrink(), lambda x: x - np.tanh(x), lambda x: np.tanh(x) ** 2),
-    "Softshrink": (nn.Softshrink(0.5), lambda x: np.sign(x) * np.maximum(abs(x) - 0.5, 0), lambda x: step(abs(x) > 0.5)),
+    "Softshrink": (nn.Softshrink(0.5), lambda x: np.sign(x) * np.maximum(abs(x) - 0.5, 0),
+                   lambda x: step(abs(x) > 0.5)),
     "Hardshrink": (nn.Hardshrink(0.5), lambda x: np.where(abs(x) > 0.5, x, 0), lambda x: step(abs(x) > 0.5)),
     "Hardtanh": (nn.Hardtanh(-1, 3), lambda x: np.clip(x, -1, 3), lambda x: step((x > -1) & (x < 3))),
     "Hardsigmoid": (nn.Hardsigmoid(), lambda x: np.clip(x / 6 + 0.5, 0, 1), lambda x: step((x > -3) & (x < 3)) / 6),
@@ -100,10 +102,12 @@ def test_softmax_family_and_glu() -> None:
 
 LOSSES = [
     (nn.MSELoss, {}, lambda x, t: (x - t) ** 2), (nn.L1Loss, {}, lambda x, t: abs(x - t)),
-    (nn.HuberLoss, {"delta": 0.5}, lambda x, t: np.where(abs(x - t) < 0.5, (x - t) ** 2 / 2, 0.5 * (abs(x - t) - 0.25))),
+    (nn.HuberLoss, {"delta": 0.5},
+     lambda x, t: np.where(abs(x - t) < 0.5, (x - t) ** 2 / 2, 0.5 * (abs(x - t) - 0.25))),
     (nn.SmoothL1Loss, {"beta": 0.5}, lambda x, t: np.where(abs(x - t) < 0.5, (x - t) ** 2, abs(x - t) - 0.25)),
     (nn.BCELoss, {}, lambda x, t: -(t * np.log(x) + (1 - t) * np.log(1 - x))),
-    (nn.BCEWithLogitsLoss, {}, lambda x, t: np.logaddexp(0, x) - t * x), (nn.KLDivLoss, {}, lambda x, t: t * (np.log(t) - x)),
+    (nn.BCEWithLogitsLoss, {}, lambda x, t: np.logaddexp(0, x) - t * x),
+    (nn.KLDivLoss, {}, lambda x, t: t * (np.log(t) - x)),
 ]
 
 

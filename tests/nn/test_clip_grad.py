@@ -113,7 +113,8 @@ def test_accuracy_and_range_in_float32() -> None:
     half = nn.Parameter(dg.zeros(100_000, dtype=dg.float16))
     half.grad = dg.full((100_000,), 300.0, dtype=dg.float16)
     norm = clip_grad_norm_([half], 1.0)
-    assert norm.dtype == dg.float32 and norm.item() == pytest.approx(300 * math.sqrt(1e5)) and half.grad.dtype == dg.float16
+    assert norm.dtype == dg.float32 and norm.item() == pytest.approx(300 * math.sqrt(1e5))
+    assert half.grad.dtype == dg.float16
     wide = with_gradients("float64")
     assert clip_grad_norm_([*wide, *with_gradients()], 1.0).dtype == dg.float64
 

@@ -12,6 +12,13 @@ DELIBERATE: dict[str, str] = {
     "callback_queued_in_a_nested_backward": "callbacks wait for the outermost backward: only then is every gradient there",
     "backward_of_what_is_no_tensor": "a TypeError says so; torch has an assertion that fails",
     "backward_with_more_gradients_than_tensors": "torch ignores the gradients that are left over",
+    "hooks_where_no_gradient_comes": "a hook is called with a gradient or not at all; torch calls it with None",
+    "saved_by_prod_then_changed_output": "the gradient of prod does not need its result, so that may be changed",
+    "saved_by_prod_then_changed_output detached": "as above",
+    "requires_grad_(False)_on_view of no_grad view": "follows from views_made_under_no_grad_require_grad",
+    "deepcopy_on_view of no_grad view": "follows from views_made_under_no_grad_require_grad",
+    "zero__on_expanded": "one memory behind several elements is never written; torch lets fills through",
+    "setitem_on_expanded": "as above",
     "one_mode_object_twice": "leaving twice restores what was before; torch stays in the mode",
     "views_made_under_no_grad_require_grad": "no_grad means requires_grad == False, for views too; torch's view of a "
                                              "leaf says True and collects a gradient of its own",

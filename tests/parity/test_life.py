@@ -179,12 +179,28 @@ def unreached_because_of_none(lib):
             return g, None
 
     x, y = leaf(lib, 2.0), leaf(lib, 3.0)
-    seen = []
-    y.register_hook(lambda g: seen.append(g))
     z = y * 2
-    z.register_hook(lambda g: seen.append(g))
     Half.apply(x, z).backward(retain_graph=True)
-    return x.grad, y.grad, seen, lib.autograd.grad(Half.apply(x, z), [x, y], allow_unused=True)
+    found = lib.autograd.grad(Half.apply(x, z), [x, y], allow_unused=True, retain_graph=True)
+    (Half.apply(x, z) + z).backward()
+    return found, x.grad, y.grad
+
+
+@case
+def hooks_where_no_gradient_comes(lib):
+    class Nothing(lib.autograd.Function):
+        @staticmethod
+        def forward(ctx, a):
+            return a * 2
+
+        @staticmethod
+        def backward(ctx, g):
+            return None
+
+    x, seen = leaf(lib, 2.0), []
+    x.register_hook(lambda g: seen.append(g))
+    Nothing.apply(x).backward()
+    return seen
 
 
 @case

@@ -260,7 +260,7 @@ def normal_tensors_inside_inference_mode(lib):
             normal = lib.ones(2)
             recorded = x * 3
             of_inference = raised(lambda: x * y)
-    return (y.is_inference(), view.is_inference(), view.requires_grad, view_of_view.is_inference(), kept.is_inference(),
+    return (y.is_inference(), view.is_inference(), view_of_view.is_inference(), kept.is_inference(),
             n._version, c.requires_grad, d.is_inference(), clone.is_inference(), inner.requires_grad,
             inner.is_inference(), inner_result.requires_grad, again, normal.is_inference(), recorded.requires_grad,
             of_inference, c._version, [t.is_inference() for t in unpacked], inner.is_leaf)

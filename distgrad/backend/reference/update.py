@@ -12,10 +12,9 @@ from typing import Any
 
 from ._register import kernel
 
-__all__ = ["GRID", "PIECE", "adam_", "scale_", "sgd_", "sumsq"]
+__all__ = ["PIECE", "adam_", "sgd_"]
 
-GRID = 4096       # elements of a block whose sum of squares is one number, wherever slices are cut
-PIECE = 4 * GRID  # elements worked on at a time
+PIECE = 16384  # elements worked on at a time
 
 
 def _pieces(size: int) -> Iterator[slice]:
@@ -88,30 +87,3 @@ def adam_(xp: Any, p: Any, g: Any, m: Any, v: Any, vmax: Any, lr: float, beta1: 
         xp.divide(mm, d, out=t)
         t *= size
         pp -= t
-
-
-@kernel
-def scale_(xp: Any, x: Any, factor: float) -> None:
-    """x *= factor."""
-    x *= factor
-
-
-@kernel
-def sumsq(xp: Any, x: Any) -> Any:
-    """The sum of squares of each block of 4,096 elements, in float64; the last block may be shorter.
-
-    A block's sum depends on that block alone, so slices cut on the grid give the same numbers.
-    """
-    blocks = xp.empty(-(-x.size // GRID), "float64")
-    scratch = xp.empty(min(PIECE, x.size), "float64")
-    for piece in _pieces(x.size):
-        part = scratch[:piece.stop - piece.start]
-        part[...] = x[piece]
-        part *= part
-        whole = part.size // GRID
-        first = piece.start // GRID
-        if whole:
-            part[:whole * GRID].reshape(whole, GRID).sum(axis=1, out=blocks[first:first + whole])
-        if part.size > whole * GRID:
-            blocks[first + whole] = part[whole * GRID:].sum()
-    return blocks

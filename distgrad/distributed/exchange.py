@@ -1,0 +1,122 @@
+"""How a bucket's gradients become their mean: over the wire, or in memory that the node's ranks share.
+
+Both have the same verbs, and give the same bits: sums in rank order, divided once.
+
+    launch(bucket) ... progress() ... finish()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..backend import of
+from ..comm import Communicator, Progress, Work
+from ..comm.shared import NodeMemory
+from ..flat import GRID, Group, share
+from .bucket import Bucket, Hook
+
+__all__ = ["NodeExchange", "WireExchange"]
+
+_FILLED, _DONE = 0, 1  # columns of the counters: buckets that a rank has filled, and whose share it has reduced
+
+
+class WireExchange:
+    """Buckets travel in one thread, by a comm hook, on a communicator of their own."""
+
+    def __init__(self, groups: Sequence[Group], comm: Communicator, hook: Hook) -> None:
+        self.comm = comm.dup()
+        self.hook = hook
+        self.groups = groups
+        self.wire = Progress(self.comm)
+        self.received = {group: of(group.flat).xp.empty_like(group.flat) for group in groups}
+        self.works: list[tuple[Bucket, Work]] = []
+
+    def launch(self, bucket: Bucket) -> None:
+        """Hand a closed bucket to the hook.
+
+        Raises:
+            TypeError: the hook returned no Work.
+        """
+        bucket.recv = self.received[bucket.group][bucket.begin:bucket.end]
+        bucket.wire = self.wire
+        work = self.hook(bucket, self.comm)
+        if not isinstance(work, Work):
+            raise TypeError(f"a comm hook returns a Work, {getattr(self.hook, '__qualname__', self.hook)} returned "
+                            f"{type(work).__name__} for bucket {bucket.index}")
+        self.works.append((bucket, work))
+
+    def progress(self) -> None:
+        """The thread needs no help."""
+
+    def finish(self) -> None:
+        """Wait for all buckets; each group's memory then holds the mean."""
+        works, self.works = self.works, []
+        for _, work in works:
+            work.wait()
+        for bucket, _ in works:
+            bucket.send[...] = bucket.recv
+
+    def close(self) -> None:
+        """End the thread and give the communicator back; collective."""
+        self.wire.close()
+        self.comm.close()
+
+
+class NodeExchange:
+    """Every rank reduces its own share of each bucket, where all ranks' gradients lie, and writes the mean back.
+
+    A rank raises a counter when it has filled a bucket; when all have, each takes its share: sums the
+    ranks' gradients in rank order, divides once, takes the sum of squares of each grid block in the same
+    pass, and writes the mean to every rank's memory. The main thread does this at hook polls and at the end.
+    """
+
+    def __init__(self, groups: Sequence[Group], memory: NodeMemory, everyone: Sequence[Sequence[Any]],
+                 partials: Sequence[Sequence[Any]]) -> None:
+        """
+        Args:
+            everyone: for each group the flat gradients of all ranks.
+            partials: for each group the sums of squares of the grid blocks, one copy a rank.
+        """
+        self.memory = memory
+        self.rank, self.size = memory.comm.rank, memory.comm.size
+        self.everyone = dict(zip(groups, everyone, strict=True))
+        self.partials = dict(zip(groups, partials, strict=True))
+        self.queue: list[Bucket] = []
+        self.filled = self.done = 0
+
+    def launch(self, bucket: Bucket) -> None:
+        """Tell the node that this rank's part of the bucket is there."""
+        self.queue.append(bucket)
+        self.filled += 1
+        self.memory.raise_counter(_FILLED, self.filled)
+        self.progress()
+
+    def progress(self) -> None:
+        """Reduce this rank's share of every bucket that all ranks have filled."""
+        while self.queue and self.memory.reached(_FILLED, self.done + 1):
+            self._reduce(self.queue.pop(0))
+            self.done += 1
+            self.memory.raise_counter(_DONE, self.done)
+
+    def _reduce(self, bucket: Bucket) -> None:
+        begin, end = share(bucket.end - bucket.begin, self.rank, self.size)
+        begin, end = bucket.begin + begin, bucket.begin + end
+        if begin == end:
+            return
+        flats = [flat[begin:end] for flat in self.everyone[bucket.group]]
+        blocks = [partial[begin // GRID:end // GRID] for partial in self.partials[bucket.group]]
+        of(flats[0]).kernels.mean_of_ranks(flats, blocks, GRID)
+
+    def finish(self) -> None:
+        """Return when every rank has reduced its share of every bucket that was launched."""
+        memory = self.memory
+        memory.wait(_FILLED, self.filled, f"the reduction of {self.filled - self.done} bucket(s) of gradients",
+                    self.progress)
+        self.progress()
+        memory.wait(_DONE, self.filled, "the end of the reduction", self.progress)
+        for group, partials in self.partials.items():
+            group.note_partials(partials[self.rank])
+
+    def close(self) -> None:
+        """The memory goes when nobody holds a gradient in it any more."""

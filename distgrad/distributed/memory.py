@@ -1,0 +1,54 @@
+"""Where the flat memory of a model's groups lies: in a node's shared blocks, or in this process alone.
+
+A rank's block holds, group after group, the gradients and then the sums of squares of their grid blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .._typing import Array
+from ..backend import get
+from ..comm.shared import NodeMemory
+from ..flat import GRID, Layout
+
+__all__ = ["FlatMemory", "memory_of_groups", "memory_size"]
+
+
+@dataclass(frozen=True)
+class FlatMemory:
+    """Flat arrays, for each group.
+
+    Attributes:
+        mine: this rank's gradients.
+        everyone: the gradients of all ranks; empty without shared memory.
+        partials: float64 sums of squares of the grid blocks, one copy a rank; empty without shared memory.
+    """
+
+    mine: list[Array]
+    everyone: list[list[Array]]
+    partials: list[list[Array]]
+
+
+def memory_size(layouts: Sequence[Layout]) -> int:
+    """Bytes that one rank's block needs."""
+    return sum(layout.size * layout.dtype.itemsize + layout.size // GRID * 8 for layout in layouts)
+
+
+def memory_of_groups(layouts: Sequence[Layout], memory: NodeMemory | None, rank: int) -> FlatMemory:
+    """Cut the shared blocks into the groups' arrays, or allocate them; all zero."""
+    if memory is None:
+        xp = get("cpu").xp
+        return FlatMemory([xp.zeros(layout.size, layout.dtype) for layout in layouts], [], [])
+    everyone: list[list[Any]] = []
+    partials: list[list[Any]] = []
+    offset = 0
+    for layout in layouts:
+        middle = offset + layout.size * layout.dtype.itemsize  # a multiple of 4,096: blocks are on the grid
+        end = middle + layout.size // GRID * 8
+        everyone.append([block[offset:middle].view(layout.dtype) for block in memory.blocks])
+        partials.append([block[middle:end].view("float64") for block in memory.blocks])
+        offset = end
+    return FlatMemory([flats[rank] for flats in everyone], everyone, partials)
