@@ -16,7 +16,7 @@ from ..graph.base import TensorBase
 from ..ops import cumulative, linalg, parts, reduce, shape
 from ..ops import pointwise as P
 
-__all__ = ["NumpyProtocol"]
+__all__ = ["NumpyProtocol", "product"]
 
 _OPERANDS = (TensorBase, np.ndarray, np.generic, bool, int, float, complex, list, tuple)
 
@@ -64,10 +64,15 @@ class NumpyProtocol:
     __slots__ = ()
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        if not all(isinstance(x, _OPERANDS) for x in inputs):
-            return NotImplemented
+        for x in inputs:
+            if not isinstance(x, _OPERANDS):
+                return NotImplemented
+        if method == "__call__" and not kwargs:  # as an operator with an array on the left comes here
+            operation = UFUNCS.get(ufunc)
+            if operation is not None:
+                return operation(*[_operand(x) if isinstance(x, (list, tuple)) else x for x in inputs])
         kwargs = _given(kwargs)
-        found = _ufunc(ufunc, method, inputs, kwargs)
+        found = _method(ufunc, method, inputs, kwargs)
         if found is not None:
             return found
         name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
@@ -94,11 +99,9 @@ def _given(kwargs: dict[str, Any]) -> dict[str, Any]:
             if value is not np._NoValue and not (key == "out" and value is None)}
 
 
-def _ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A ufunc, or its reduce, accumulate or outer, by an operation; None where there is none."""
+def _method(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A ufunc's reduce, accumulate or outer by an operation; None where there is none."""
     operation = UFUNCS.get(ufunc)
-    if method == "__call__" and operation is not None and not kwargs:
-        return operation(*[_operand(x) for x in inputs])
     if method == "outer" and operation is not None and ufunc.nin == 2 and not kwargs:
         a, b = (_operand(x) for x in inputs)
         return operation(a.reshape((*np.shape(a), *(1,) * np.ndim(b))) if np.ndim(b) else a, b)

@@ -97,6 +97,8 @@ class _UserNode(Node):
     def __getattr__(self, name: str) -> Any:
         if name == "ctx":
             raise AttributeError(name)
+        if name.startswith("_saved_"):
+            return super().__getattr__(name)
         return getattr(self.ctx, name)  # what a user had set on ctx, or its saved_tensors, read from grad_fn
 
 

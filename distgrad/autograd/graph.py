@@ -12,15 +12,13 @@ from ..graph.base import LEAF, edge_of
 from ..graph.engine import Run, current_run
 from ..graph.guard import set_memory_guard
 from ..graph.hooks import RemovableHandle
-from ..graph.node import PORT, Node
+from ..graph.node import PORT, AccumulateGrad, GradientEdge, Node
 from ..graph.packing import disable_saved_tensors_hooks, saved_tensors_hooks
 from .inspect import explain, to_dot
 
 __all__ = ["GradientEdge", "MultiHandle", "Node", "disable_saved_tensors_hooks", "explain", "get_gradient_edge",
            "increment_version", "register_multi_grad_hook", "save_on_cpu", "saved_tensors_hooks", "set_memory_guard",
            "to_dot"]
-
-GradientEdge = tuple[Any, int]
 
 
 def get_gradient_edge(tensor: Tensor) -> GradientEdge:
@@ -29,11 +27,9 @@ def get_gradient_edge(tensor: Tensor) -> GradientEdge:
     Raises:
         RuntimeError: the tensor does not require grad.
     """
-    from ..graph.node import AccumulateGrad
-
     if edge_of(tensor) is None:
         raise RuntimeError("get_gradient_edge: this tensor does not require grad")
-    return (tensor.grad_fn or AccumulateGrad(tensor)), tensor.output_nr
+    return GradientEdge(tensor.grad_fn or AccumulateGrad(tensor), tensor.output_nr)
 
 
 def increment_version(tensor: Tensor | Sequence[Tensor]) -> None:

@@ -13,7 +13,7 @@ from ..backend import of
 from .base import TensorBase, edge_of, from_raw
 from .engine import run_backward
 from .hooks import retain
-from .node import Node, Port
+from .node import GradientEdge, Node, Port
 
 __all__ = ["backward", "grad"]
 
@@ -62,7 +62,7 @@ def grad(outputs: Tensors, inputs: Tensors, grad_outputs: Any = None, retain_gra
 
     Args:
         outputs, grad_outputs: as in `backward`.
-        inputs: tensors of the graph, leaves or not.
+        inputs: tensors of the graph, leaves or not, or a `GradientEdge` in place of a tensor.
         retain_graph, create_graph: as in `backward`.
         allow_unused: give None for an input that the outputs do not depend on, instead of raising.
         is_grads_batched: `grad_outputs` carry a leading dimension; one gradient for each entry.
@@ -76,7 +76,7 @@ def grad(outputs: Tensors, inputs: Tensors, grad_outputs: Any = None, retain_gra
     if allow_unused is False and materialize_grads:
         raise ValueError("grad: materialize_grads gives zeros for unused inputs, so allow_unused cannot be False")
     roots, grads = _roots(outputs, grad_outputs, create_graph)
-    targets = _listed(inputs)
+    targets = _listed(inputs, (TensorBase, GradientEdge))
     if not targets:
         raise RuntimeError("grad: inputs is empty")
     sinks = [_sink(t, i) for i, t in enumerate(targets)]
@@ -84,10 +84,10 @@ def grad(outputs: Tensors, inputs: Tensors, grad_outputs: Any = None, retain_gra
                          create_graph=create_graph, captured=sinks)
     result = []
     for position, (tensor, g) in enumerate(zip(targets, found, strict=True)):
-        if g is None and materialize_grads:
+        if g is None and materialize_grads and isinstance(tensor, TensorBase):
             g = of(tensor.array).xp.zeros_like(tensor.array)
         if g is None and not allow_unused:
-            raise RuntimeError(f"grad: input {position} (shape {tuple(tensor.shape)}) was not used to compute the "
+            raise RuntimeError(f"grad: input {position} (shape {sinks[position].shape}) was not used to compute the "
                                "outputs; pass allow_unused=True to get None for it")
         result.append(g if g is None or isinstance(g, TensorBase) else from_raw(g))
     return tuple(result)
@@ -105,17 +105,19 @@ def _batched(outputs: Any, inputs: Any, grad_outputs: Any, retain_graph: bool | 
     return tuple(None if column[0] is None else column[0].stack_with(column[1:]) for column in columns)
 
 
-def _listed(tensors: Any) -> list[Any]:
-    if isinstance(tensors, TensorBase):
+def _listed(tensors: Any, kinds: tuple[type, ...] = (TensorBase,)) -> list[Any]:
+    if isinstance(tensors, kinds):
         return [tensors]
     found = list(tensors)
     for t in found:
-        if t is not None and not isinstance(t, TensorBase):
+        if t is not None and not isinstance(t, kinds):
             raise TypeError(f"expected a tensor or a sequence of tensors, found {type(t).__name__}")
     return found
 
 
 def _sink(tensor: Any, position: int) -> Any:
+    if isinstance(tensor, GradientEdge):
+        return tensor.sink
     sink = edge_of(tensor)
     if sink is None:
         raise RuntimeError(f"input {position} (shape {tuple(tensor.shape)}) does not require grad")

@@ -7,14 +7,15 @@ rule needs (`saved`) and the shape and dtype of its output. It is also the `ctx`
 from __future__ import annotations
 
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._typing import DType
 from . import saved as _saved
 from .base import LEAF
 from .hooks import NodeHooks, RemovableHandle, leaf_hooks
+from .modes import GRAD, state
 
-__all__ = ["NODE", "PORT", "AccumulateGrad", "Node", "Port"]
+__all__ = ["NODE", "PORT", "AccumulateGrad", "GradientEdge", "Node", "Port"]
 
 NODE = 0
 PORT = 1
@@ -75,7 +76,24 @@ class Node:
 
     def name(self) -> str:
         """The operation's name as torch writes it: 'MulBackward0'."""
-        return f"{self.op.name[:1].upper()}{self.op.name[1:]}Backward0"
+        name, overload = self.op.name, getattr(self.op, "overload", 0)
+        return f"{name[:1].upper()}{name[1:]}Backward{overload(self) if callable(overload) else overload}"
+
+    def __getattr__(self, name: str) -> Any:
+        """`_saved_self`, `_saved_result`, ...: what elementwise operations keep, under torch's names.
+
+        Raises:
+            RuntimeError: it was freed by a backward, or changed in place since.
+        """
+        if name.startswith("_saved_"):
+            kept = getattr(self.op, "saved_names", lambda node: ())(self)
+            if name[7:] in kept:
+                flags, state.flags = state.flags, state.flags | GRAD
+                try:
+                    return self.saved[kept.index(name[7:])]
+                finally:
+                    state.flags = flags
+        raise AttributeError(f"a node of type {type(self).__name__} has no attribute {name!r}")
 
     @property
     def next_functions(self) -> tuple[tuple[Any, int], ...]:
@@ -118,6 +136,12 @@ class Port:
         self.shape = node.shape[number]
         self.dtype = node.dtype[number]
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Port) and other.node is self.node and other.number == self.number
+
+    def __hash__(self) -> int:
+        return hash((id(self.node), self.number))
+
 
 class AccumulateGrad:
     """The end of the graph at a leaf, made when a user looks at it; `variable` is the leaf."""
@@ -152,6 +176,20 @@ class AccumulateGrad:
 
     def __repr__(self) -> str:
         return f"<AccumulateGrad object at {id(self.variable):#x}>"
+
+
+class GradientEdge(NamedTuple):
+    """A place in the graph through which a gradient flows: output `output_nr` of `node`."""
+
+    node: Any
+    output_nr: int
+
+    @property
+    def sink(self) -> Any:
+        """The same for the engine: Node, Port or leaf."""
+        if isinstance(self.node, AccumulateGrad):
+            return self.node.variable
+        return self.node if self.node.outputs == 1 else Port(self.node, self.output_nr)
 
 
 def _public_edge(edge: Any) -> tuple[Any, int]:

@@ -111,8 +111,12 @@ def pack(node: Any) -> None:
                 value = wrap(value)
             else:
                 continue
+            before = value.shared_version()[0]
             with no_grad():
                 kept = pack_hook(value)
+            if value.shared_version()[0] != before:
+                raise RuntimeError(f"{node.name()}: the pack hook changed the tensor that is to be saved (shape "
+                                   f"{tuple(value.shape)}) in place; change a clone() of it")
             # The node's own output: an edge to itself would be a cycle, so it is put in when unpacked.
             values[position] = _Packed(kept, unpack_hook, None if position in own else edge)
     finally:

@@ -145,6 +145,10 @@ class Unary(Elementwise):
             array = array.astype(float_dtype(array.dtype))
         return _inferred(self.kernels[array.__class__](array), array)
 
+    def saved_names(self, node: Node) -> tuple[str, ...]:
+        """What `node` keeps, under the names of its `_saved_` attributes."""
+        return tuple(["result" if name == "y" else "self" for name in self.names])
+
     def vjp(self, node: Node, g: Any) -> Any:
         """g * conj(d)."""
         d = self.d
@@ -164,6 +168,7 @@ class Binary(Elementwise):
         self.da, self.db = da, db
         self.names_a, self.names_b = _names(da), _names(db)
         self.both = tuple(dict.fromkeys(self.names_a + self.names_b))
+        self.public = {"a": "self", "b": "other", "y": "result"}
 
     def __call__(self, a: Any, b: Any) -> Any:
         a_tensor = isinstance(a, TensorBase)
@@ -260,14 +265,21 @@ class Binary(Elementwise):
             tensor = cast(tensor, dtype)
         return (tensor, other) if first else (other, tensor)
 
+    def _kept(self, node: Node) -> tuple[str, ...]:
+        edge_a, edge_b = node.edges
+        return self.both if edge_a is not None and edge_b is not None else \
+            (self.names_a if edge_b is None else self.names_b)
+
+    def saved_names(self, node: Node) -> tuple[str, ...]:
+        """What `node` keeps, under the names of its `_saved_` attributes."""
+        return tuple([self.public[name] for name in self._kept(node)])
+
     def vjp(self, node: Node, g: Any) -> tuple[Any, Any]:
         """(g * conj(da), g * conj(db)), each only where an input wants it."""
         edge_a, edge_b = node.edges
         saved = None
         if node.values:
-            names = self.both if edge_a is not None and edge_b is not None else \
-                (self.names_a if edge_b is None else self.names_b)
-            saved = dict(zip(names, node.saved, strict=True))
+            saved = dict(zip(self._kept(node), node.saved, strict=True))
         return (None if edge_a is None else _times(g, self.da, node, saved, self.names_a),
                 None if edge_b is None else _times(g, self.db, node, saved, self.names_b))
 

@@ -83,12 +83,14 @@ class _MaxOfAll(_Shared):
     """The largest element of a tensor."""
 
     name = "Max"
+    overload = 1
 
 
 class _MinOfAll(_Shared):
     """The smallest element of a tensor."""
 
     name = "Min"
+    overload = 1
 
 
 class _MedianOfAll(_Shared):

@@ -65,6 +65,7 @@ def _log_of_number(a: complex) -> complex:
 
 
 pow = binary("pow", lambda xp, a, b: a ** b, da=_pow_da, db=_pow_db)
+pow.public = {"a": "self", "b": "exponent", "y": "result"}
 
 # -- exponentials and logarithms
 

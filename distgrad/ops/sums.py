@@ -55,8 +55,15 @@ def count_of(shape: Shape, dims: FoundDims) -> int:
     return number_of(shape if dims is None else [shape[d] for d in dims])
 
 
+def _overload(ctx: Any) -> int:
+    """torch counts reductions of everything as overload 0, those over dimensions as 1."""
+    return int(ctx.dims is not None)
+
+
 class Sum(Function):
     """Sums over dimensions."""
+
+    overload = staticmethod(_overload)
 
     def forward(ctx: Any, x: Any, dims: FoundDims, keepdim: bool) -> Any:
         ctx.dims, ctx.keepdim, ctx.inside = dims, keepdim, x.shape
@@ -69,6 +76,8 @@ class Sum(Function):
 
 class Mean(Function):
     """Means over dimensions."""
+
+    overload = staticmethod(_overload)
 
     def forward(ctx: Any, x: Any, dims: FoundDims, keepdim: bool) -> Any:
         ctx.dims, ctx.keepdim, ctx.inside = dims, keepdim, x.shape

@@ -24,6 +24,7 @@ __all__ = [
 class Reshape(Function):
     """Another shape; a view unless the strides forbid it."""
 
+    name = "View"
     view = True
 
     def forward(ctx: Any, x: Any, size: Shape) -> Any:

@@ -9,8 +9,7 @@ from .sources import Import, Source, sources
 # Names on one line, top layer first, as in the README; what stands on one line is mutually blind.
 LAYERS = (
     ("cli",),
-    ("bench",),
-    ("checkpoint", "profile", "testing"),
+    ("bench", "checkpoint", "profile", "testing"),
     ("distributed",),
     ("nn", "optim", "data"),
     ("autograd", "functions", "utils", "cuda"),

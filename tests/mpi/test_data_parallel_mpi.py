@@ -136,3 +136,26 @@ def test_shared_memory_leaves_nothing_behind() -> None:
     del model
     gc.collect()
     assert descriptors() == held
+
+
+def test_without_shared_memory_the_wire_carries(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    """One rank cannot have it: all ranks fall back, rank 0 says why; asking for it outright is an error everywhere."""
+    from distgrad.comm import shared
+
+    comm = world()
+    if comm.size < 2:
+        pytest.skip("needs two ranks")
+
+    def refuse(nbytes: int) -> Any:
+        raise OSError("no memory today")
+
+    if comm.rank == 1:
+        monkeypatch.setattr(shared, "_allocate", refuse)
+    model = DataParallel(nn.Linear(2, 2))
+    assert model.transport == "mpi"
+    model(distgrad.ones(1, 2)).sum().backward()
+    model.close()
+    said = capfd.readouterr().err
+    assert ("rank 1: no memory today" in said) is (comm.rank == 0)
+    with pytest.raises(RuntimeError, match="rank 1: no memory today"):
+        DataParallel(nn.Linear(2, 2), transport="shared")
