@@ -20,6 +20,6 @@ from .gradcheck import GradcheckError, gradcheck, gradgradcheck
 from .variable import Variable
 
 __all__ = ["Function", "FunctionCtx", "GradcheckError", "Variable", "backward", "detect_anomaly", "enable_grad",
-           "forward_ad", "functional", "grad", "gradcheck", "gradgradcheck", "graph", "inference_mode", "is_grad_enabled",
-           "is_inference_mode_enabled", "no_grad", "once_differentiable", "queue_callback", "set_detect_anomaly",
-           "set_grad_enabled"]
+           "forward_ad", "functional", "grad", "gradcheck", "gradgradcheck", "graph", "inference_mode",
+           "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "once_differentiable", "queue_callback",
+           "set_detect_anomaly", "set_grad_enabled"]

@@ -13,21 +13,17 @@ import numpy as np
 
 from .._tensor.core import Tensor
 from .._tensor.creation import as_tensor, from_numpy, zeros_like
-from ..backend import of
 from ..backend.random import Generator
 from ..graph.backward import grad
 from ..graph.modes import enable_grad, no_grad
+from .probes import GradcheckError, check_projections, check_tangents, differentiable, host, random_like
 
 __all__ = ["GradcheckError", "gradcheck", "gradgradcheck"]
 
 
-class GradcheckError(RuntimeError):
-    """An analytical gradient differs from the numerical one."""
-
-
 def gradcheck(func: Callable[..., Any], inputs: Tensor | Sequence[Any], *, eps: float = 1e-6, atol: float = 1e-5,
               rtol: float = 1e-3, raise_exception: bool = True, nondet_tol: float = 0.0,
-              check_undefined_grad: bool = True) -> bool:
+              check_undefined_grad: bool = True, check_forward_ad: bool = False, fast_mode: bool = False) -> bool:
     """Compare `func`'s gradients with central differences of step eps.
 
     Args:
@@ -37,13 +33,24 @@ def gradcheck(func: Callable[..., Any], inputs: Tensor | Sequence[Any], *, eps: 
         raise_exception: False returns False instead of raising.
         nondet_tol: how far two backwards of the same graph may differ.
         check_undefined_grad: also check that a missing cotangent counts as zeros.
+        check_forward_ad: also compare forward mode, along one random direction an input.
+        fast_mode: compare one random projection of each Jacobian instead of every element.
 
     Raises:
         GradcheckError: a pair does not agree; names output, input and the worst element.
         ValueError: no input requires grad.
     """
     try:
-        _check(func, _listed(inputs), eps, atol, rtol, nondet_tol, check_undefined_grad)
+        given = _listed(inputs)
+        live = _live(given)
+        if fast_mode:
+            check_projections(func, given, live, eps, atol, rtol)
+        else:
+            _check(func, given, live, eps, atol, rtol, nondet_tol)
+        if check_undefined_grad:
+            _check_undefined(func, given, live)
+        if check_forward_ad:
+            check_tangents(func, given, live, eps, atol, rtol)
     except GradcheckError:
         if raise_exception:
             raise
@@ -54,7 +61,7 @@ def gradcheck(func: Callable[..., Any], inputs: Tensor | Sequence[Any], *, eps: 
 def gradgradcheck(func: Callable[..., Any], inputs: Tensor | Sequence[Any],
                   grad_outputs: Tensor | Sequence[Any] | None = None, *, eps: float = 1e-6, atol: float = 1e-5,
                   rtol: float = 1e-3, raise_exception: bool = True, nondet_tol: float = 0.0,
-                  check_undefined_grad: bool = True) -> bool:
+                  check_undefined_grad: bool = True, fast_mode: bool = False) -> bool:
     """`gradcheck` of the gradients of `func`, in its inputs and in the cotangents.
 
     Args:
@@ -62,10 +69,10 @@ def gradgradcheck(func: Callable[..., Any], inputs: Tensor | Sequence[Any],
         Others: as in `gradcheck`.
     """
     given = _listed(inputs)
-    outputs = _differentiable(func(*given))
+    outputs = differentiable(func(*given))
     if grad_outputs is None:
         stream = Generator(0x5EED)
-        cotangents = [as_tensor(_random(stream, y)).to(y.device).requires_grad_() for y in outputs]
+        cotangents = [as_tensor(random_like(stream, y)).to(y.device).requires_grad_() for y in outputs]
     else:
         cotangents = _listed(grad_outputs)
     live = [i for i, x in enumerate(given) if isinstance(x, Tensor) and x.requires_grad]
@@ -73,38 +80,22 @@ def gradgradcheck(func: Callable[..., Any], inputs: Tensor | Sequence[Any],
     def gradients(*args: Any) -> Any:
         xs = [x.view_as(x) if i in live else x for i, x in enumerate(args[:len(given)])]
         with enable_grad():
-            ys = _differentiable(func(*xs))
+            ys = differentiable(func(*xs))
             found = grad(ys, [xs[i] for i in live], list(args[len(given):]), create_graph=True, allow_unused=True)
         return tuple(g for g in found if g is not None and g.requires_grad)
 
     if not gradients(*given, *cotangents):
         return True  # the gradient is constant: nothing depends on anything
     return gradcheck(gradients, [*given, *cotangents], eps=eps, atol=atol, rtol=rtol, raise_exception=raise_exception,
-                     nondet_tol=nondet_tol, check_undefined_grad=check_undefined_grad)
-
-
-def _random(stream: Generator, y: Tensor) -> np.ndarray:
-    values = stream.numpy.standard_normal(y.shape)
-    if y.dtype.kind == "c":
-        values = values + 1j * stream.numpy.standard_normal(y.shape)
-    return np.asarray(values).astype(y.dtype)
+                     nondet_tol=nondet_tol, check_undefined_grad=check_undefined_grad, fast_mode=fast_mode)
 
 
 def _listed(inputs: Any) -> list[Any]:
     return [inputs] if isinstance(inputs, Tensor) else list(inputs)
 
 
-def _differentiable(outputs: Any) -> list[Tensor]:
-    outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
-    return [y for y in outputs if isinstance(y, Tensor) and y.requires_grad]
-
-
-def _host(t: Tensor) -> np.ndarray:
-    return np.asarray(of(t.array).to_host(t.array))
-
-
-def _check(func: Callable[..., Any], inputs: list[Any], eps: float, atol: float, rtol: float, nondet_tol: float,
-           check_undefined_grad: bool) -> None:
+def _live(inputs: list[Any]) -> list[int]:
+    """Positions of the inputs that are varied."""
     live = [i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
     if not live:
         raise ValueError("gradcheck: no input requires grad")
@@ -112,7 +103,12 @@ def _check(func: Callable[..., Any], inputs: list[Any], eps: float, atol: float,
         x = inputs[i]
         if 0 in x.array.strides and x.numel() > 1:
             raise RuntimeError(f"gradcheck: elements of input {i} overlap in memory and cannot be varied one by one")
-    outputs = _differentiable(func(*inputs))
+    return live
+
+
+def _check(func: Callable[..., Any], inputs: list[Any], live: list[int], eps: float, atol: float, rtol: float,
+           nondet_tol: float) -> None:
+    outputs = differentiable(func(*inputs))
     if not outputs:
         raise ValueError("gradcheck: no output requires grad")
     for i in live:
@@ -123,13 +119,11 @@ def _check(func: Callable[..., Any], inputs: list[Any], eps: float, atol: float,
                                                    equal_nan=True):
                 raise GradcheckError(f"two backwards of output {number} gave input {i} different gradients")
             _compare(analytical, numerical[number], atol, rtol, number, i)
-    if check_undefined_grad:
-        _check_undefined(func, inputs, live)
 
 
 def _check_undefined(func: Callable[..., Any], inputs: list[Any], live: list[int]) -> None:
     """Where one of several outputs gets no cotangent, the gradient is that with zeros for it."""
-    outputs = _differentiable(func(*inputs))
+    outputs = differentiable(func(*inputs))
     if len(outputs) < 2:
         return
     targets = [inputs[i] for i in live]
@@ -139,7 +133,7 @@ def _check_undefined(func: Callable[..., Any], inputs: list[Any], live: list[int
         zeros = [ones[0] if j == number else zeros_like(y) for j, y in enumerate(outputs)]
         full = grad(outputs, targets, zeros, retain_graph=True, allow_unused=True)
         for i, a, b in zip(live, alone, full, strict=True):
-            a, b = (0.0 if g is None else _host(g) for g in (a, b))
+            a, b = (0.0 if g is None else host(g) for g in (a, b))
             if not np.allclose(a, b, equal_nan=True):
                 raise GradcheckError(f"input {i}: a missing cotangent does not count as zeros beside output {number}")
 
@@ -147,25 +141,25 @@ def _check_undefined(func: Callable[..., Any], inputs: list[Any], live: list[int
 def _numerical(func: Callable[..., Any], inputs: list[Any], i: int, eps: float) -> list[np.ndarray]:
     """For each output the Jacobian (inputs, outputs) by central differences."""
     x = inputs[i]
-    host = _host(x).copy()
+    start = host(x).copy()
     rows: list[list[np.ndarray]] = []
     directions = (1.0, 1.0j) if x.dtype.kind == "c" else (1.0,)
-    for position in np.ndindex(host.shape):
+    for position in np.ndindex(start.shape):
         columns = []
         for direction in directions:
             step = eps * direction
             values = []
             for shift in (step, -step):
-                moved = host.copy()
+                moved = start.copy()
                 moved[position] += shift
                 replaced = as_tensor(moved).to(x.device).requires_grad_()
                 args = [*inputs[:i], replaced, *inputs[i + 1:]]
-                values.append([_host(y.detach()).astype(np.result_type(y.dtype, np.float64)).ravel()
-                               for y in _differentiable(func(*args))])
+                values.append([host(y.detach()).astype(np.result_type(y.dtype, np.float64)).ravel()
+                               for y in differentiable(func(*args))])
             columns.append([(plus - minus) / (2 * eps) for plus, minus in zip(*values, strict=True)])
         rows.append(columns[0] if len(columns) == 1 else [_wirtinger(a, b) for a, b in zip(*columns, strict=True)])
     if not rows:
-        return [np.zeros((0, y.numel())) for y in _differentiable(func(*inputs))]
+        return [np.zeros((0, y.numel())) for y in differentiable(func(*inputs))]
     return [np.stack([row[number] for row in rows]) for number in range(len(rows[0]))]
 
 
@@ -186,7 +180,7 @@ def _analytical(output: Tensor, x: Tensor) -> np.ndarray:
             cotangent[position] = seed
             with no_grad():
                 (g,) = grad(output, x, from_numpy(cotangent).to(output.device), retain_graph=True, allow_unused=True)
-            columns.append(np.zeros(x.numel()) if g is None else _host(g).ravel())
+            columns.append(np.zeros(x.numel()) if g is None else host(g).ravel())
     if not columns:
         return np.zeros((x.numel(), 0))
     return np.stack(columns, 1)

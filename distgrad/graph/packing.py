@@ -83,6 +83,9 @@ class _Packed:
         self.edge = edge
 
 
+_OWN = object()  # instead of an edge: the value is an array of the rule's own and comes back as one
+
+
 class _PassOn:
     """The rule of a node that only leads a gradient to a leaf."""
 
@@ -109,6 +112,8 @@ def pack(node: Any) -> None:
             elif position in own:
                 edge = node if node.outputs == 1 else Port(node, own[position])
                 value = wrap(value)
+            elif getattr(value, "ndim", 0):  # an array of the rule's own: gates, a mask, a normalised input
+                edge, value = _OWN, wrap(value)
             else:
                 continue
             before = value.shared_version()[0]
@@ -140,6 +145,9 @@ def unpacked(node: Any, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if not isinstance(found, TensorBase):
             raise TypeError(f"{node.name()}: an unpack hook returns a tensor, got {type(found).__name__}")
         edge = value.edge
+        if edge is _OWN:
+            out[position] = found.array
+            continue
         if position in own:
             edge = node if node.outputs == 1 else Port(node, own[position])
         elif isinstance(edge, TensorBase):

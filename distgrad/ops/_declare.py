@@ -60,6 +60,8 @@ class _Kernels(dict[type, Callable[..., Any]]):
 
 def conj(x: Any) -> Any:
     """The complex conjugate of an array, tensor or number; real ones pass."""
+    if isinstance(x, NUMBERS):
+        return x.conjugate()
     return x.conj() if x.dtype.kind == "c" else x
 
 
@@ -76,7 +78,7 @@ def _times(g: Any, d: Any, node: Node, saved: dict[str, Any] | None, names: tupl
     if d.__class__ is int:
         return _by_constant(g, d)
     value = d(*[saved[name] for name in names]) if saved else d()
-    if node.dtype.kind == "c" and not isinstance(value, NUMBERS):
+    if node.dtype.kind == "c":
         value = conj(value)
     return g * value
 
@@ -155,7 +157,7 @@ class Unary(Elementwise):
         if d.__class__ is int:
             return _by_constant(g, d)
         value = d(*node.saved)
-        if node.dtype.kind == "c" and not isinstance(value, NUMBERS):
+        if node.dtype.kind == "c":
             value = conj(value)
         return g * value
 

@@ -113,6 +113,8 @@ def leaf(lib: Any, values: Any, dtype: str = "float64") -> Any:
 def plain(value: Any) -> Any:
     """A result with its tensors as (dtype, numpy array)."""
     if isinstance(value, torch.Tensor):
+        if value.dtype is torch.complex32:  # numpy has none: halves become complex64
+            value = value.to(torch.complex64)
         host = value.detach().resolve_conj().resolve_neg().numpy()
         return str(value.dtype).removeprefix("torch."), host.copy()
     if isinstance(value, TensorBase):
