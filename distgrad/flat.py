@@ -123,6 +123,7 @@ class Group:
     live: int = 0  # parameters whose .grad is there
     partials: Array | None = None  # sums of squares of the grid blocks, if the reduction took them
     _seen: list[int] = field(default_factory=list)
+    sums_elsewhere: bool = False  # whoever reduces keeps what was reduced before (weighted means)
     stash: Array | None = None  # reduced gradients of earlier backwards, while another one runs
 
     def begin_round(self) -> None:
@@ -130,7 +131,8 @@ class Group:
 
         Local slots are consumed by a reduction, so reduced and local sums never mix in one slot.
         """
-        self.stash = self.flat.copy()
+        if not self.sums_elsewhere:
+            self.stash = self.flat.copy()
         for placement in self.placements:
             placement.filled = False
         self.state = State.LOCAL

@@ -37,6 +37,7 @@ class Bucket:
         recv: for comm hooks, where the mean over ranks goes.
         placements: the parameters whose slots touch the range.
         wire: for comm hooks, the thread that `submit` gives work to.
+        wants_sum: in a weighted backward `mean_hook` sums, and the division follows.
     """
 
     recv: Array
@@ -50,6 +51,7 @@ class Bucket:
         self.end = end
         self.placements: list[Placement] = []
         self.state = BucketState.FILLING
+        self.wants_sum = False
         self._missing = 0
 
     def expect(self, count: int) -> None:
@@ -66,8 +68,8 @@ class Bucket:
         return self._missing <= 0
 
     def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Work:
-        """Queue a call on the wire's thread; for sums, `mean=True` unless said otherwise."""
-        kwargs.setdefault("mean", True)
+        """Queue a call on the wire's thread, with `mean=True` unless said otherwise or sums are wanted."""
+        kwargs.setdefault("mean", not self.wants_sum)
         return self.wire.submit(partial(function, *args, **kwargs))
 
     def close(self) -> None:

@@ -2,7 +2,9 @@
 
 Both have the same verbs, and give the same bits: sums in rank order, divided once.
 
-    launch(bucket) ... progress() ... finish()
+    begin(weight) -> launch(bucket) ... progress() ... finish() -> divide(total)
+
+A weighted exchange keeps its undivided sums, so that the next one before zero_grad can join them.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from ..comm import Communicator, Progress, Work
 from ..comm.shared import NodeMemory
 from ..flat import GRID, Group, share
 from .bucket import Bucket, Hook
+from .hooks import mean_hook
 
 __all__ = ["NodeExchange", "WireExchange"]
 
@@ -30,7 +33,13 @@ class WireExchange:
         self.groups = groups
         self.wire = Progress(self.comm)
         self.received = {group: of(group.flat).xp.empty_like(group.flat) for group in groups}
+        self.sums: dict[Group, Any] = {}
         self.works: list[tuple[Bucket, Work]] = []
+        self.weighted = self.more = False
+
+    def begin(self, weight: float | None, before: float) -> None:
+        """An exchange begins; `weight` is this rank's in a weighted one, `before` that of what was reduced already."""
+        self.weighted, self.more = weight is not None, before > 0
 
     def launch(self, bucket: Bucket) -> None:
         """Hand a closed bucket to the hook.
@@ -40,6 +49,7 @@ class WireExchange:
         """
         bucket.recv = self.received[bucket.group][bucket.begin:bucket.end]
         bucket.wire = self.wire
+        bucket.wants_sum = self.weighted
         work = self.hook(bucket, self.comm)
         if not isinstance(work, Work):
             raise TypeError(f"a comm hook returns a Work, {getattr(self.hook, '__qualname__', self.hook)} returned "
@@ -50,12 +60,24 @@ class WireExchange:
         """The thread needs no help."""
 
     def finish(self) -> None:
-        """Wait for all buckets; each group's memory then holds the mean."""
+        """Wait for all buckets; each group's memory then holds the mean (weighted: what `divide` needs)."""
         works, self.works = self.works, []
         for _, work in works:
             work.wait()
         for bucket, _ in works:
             bucket.send[...] = bucket.recv
+
+    def divide(self, total: float) -> None:
+        """After a weighted exchange: the sums so far over the sum of all weights."""
+        for group in self.groups:
+            flat = group.flat
+            if self.hook is not mean_hook:
+                flat *= self.comm.size  # a hook of the user's gives means
+            sums = self.sums.setdefault(group, of(flat).xp.empty_like(flat))
+            if self.more:
+                of(flat).xp.add(sums, flat, out=flat)
+            sums[...] = flat
+            flat /= flat.dtype.type(total)
 
     def close(self) -> None:
         """End the thread and give the communicator back; collective."""
@@ -82,8 +104,16 @@ class NodeExchange:
         self.rank, self.size = memory.comm.rank, memory.comm.size
         self.everyone = dict(zip(groups, everyone, strict=True))
         self.partials = dict(zip(groups, partials, strict=True))
+        self.sums: dict[Bucket, Any] = {}  # of this rank's share, once a weighted backward came
         self.queue: list[Bucket] = []
         self.filled = self.done = 0
+        self.weighted, self.before = False, 0.0
+
+    def begin(self, weight: float | None, before: float) -> None:
+        """An exchange begins; `weight` is this rank's in a weighted one, `before` that of what was reduced already."""
+        self.weighted, self.before = weight is not None, before
+        if weight is not None:
+            self.memory.leave(weight)
 
     def launch(self, bucket: Bucket) -> None:
         """Tell the node that this rank's part of the bucket is there."""
@@ -106,7 +136,17 @@ class NodeExchange:
             return
         flats = [flat[begin:end] for flat in self.everyone[bucket.group]]
         blocks = [partial[begin // GRID:end // GRID] for partial in self.partials[bucket.group]]
-        of(flats[0]).kernels.mean_of_ranks(flats, blocks, GRID)
+        backend = of(flats[0])
+        if not self.weighted:
+            backend.kernels.mean_of_ranks(flats, blocks, GRID, float(self.size))
+            return
+        sums = self.sums.get(bucket)
+        if sums is None:
+            sums = self.sums[bucket] = backend.xp.empty_like(flats[0])
+        total = self.before
+        for weight in self.memory.values():
+            total += weight
+        backend.kernels.mean_of_ranks(flats, blocks, GRID, total or 1.0, sums, self.before > 0)
 
     def finish(self) -> None:
         """Return when every rank has reduced its share of every bucket that was launched."""
@@ -117,6 +157,9 @@ class NodeExchange:
         memory.wait(_DONE, self.filled, "the end of the reduction", self.progress)
         for group, partials in self.partials.items():
             group.note_partials(partials[self.rank])
+
+    def divide(self, total: float) -> None:
+        """Each share was divided when it was reduced."""
 
     def close(self) -> None:
         """The memory goes when nobody holds a gradient in it any more."""

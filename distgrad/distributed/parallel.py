@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from .._tensor.creation import full_like
 from .._typing import Array
 from ..backend import of
 from ..comm import Communicator, nodes
 from ..comm.shared import NodeMemory, node_memory
 from ..config import config
 from ..errors import rank_prefix
-from ..flat import Group, Layout, Placement, plan
+from ..flat import GRID, Group, Layout, Placement, plan
 from ..graph.base import wrap
 from ..graph.hooks import leaf_hooks
 from ..graph.modes import is_grad_enabled
@@ -30,6 +31,7 @@ from .hooks import mean_hook
 from .memory import memory_of_groups, memory_size
 from .reducer import Reducer
 from .verify import broadcast_tensors, verify_same
+from .weights import checked_weight
 from .world import as_communicator
 
 __all__ = ["DataParallel"]
@@ -120,6 +122,52 @@ class DataParallel:
             yield
         finally:
             reducer.sync = before
+
+    def backward(self, loss: Any, weight: float = 1.0, *, retain_graph: bool | None = None) -> None:
+        """Backward of a loss that weighs `weight` samples (or tokens): the exact mean over uneven batches.
+
+        The step's gradient is sum(n_i g_i) / sum(n_i) over all ranks and all successive calls since
+        `zero_grad`; hooks see the weighted gradient n_i g_i. Inside `no_sync()` nothing is exchanged, and
+        the next call outside takes what was gathered with it.
+
+        Args:
+            loss: one element, the mean over this rank's samples; None, with weight 0, on a rank without data.
+            weight: how much this loss counts.
+
+        Raises:
+            TypeError, ValueError: the weight is no number, or negative, NaN or infinite.
+            RuntimeError: plain `loss.backward()` was used since zero_grad, or the loss does not depend on
+                the model. What is wrong on one rank raises RankFailedError on the others.
+        """
+        seed = checked_weight(weight)
+        if loss is None and seed:
+            raise ValueError(f"backward: without a loss the weight is 0, got {weight}")
+        reducer = self._ensure_reducer()
+        reducer.seed = seed
+        try:
+            if loss is None:
+                if reducer.sync:
+                    session.reduce_nothing(reducer)
+                return
+            if reducer.sync:
+                session.announce(reducer)  # also where the loss turns out not to depend on the model
+            else:
+                reducer.note_backward()
+            loss.backward(full_like(loss, seed), retain_graph=retain_graph)
+        finally:
+            reducer.seed = None
+
+    def _ensure_reducer(self) -> Reducer:
+        """A world of one has no reducer until a weighted backward asks for what it keeps."""
+        if self._reducer is None:
+            memory = node_memory(self.comm, 0)
+            assert isinstance(memory, NodeMemory)
+            flats = [[group.flat] for group in self._groups]
+            partials = [[of(group.flat).xp.zeros(group.layout.size // GRID)] for group in self._groups]
+            exchange = NodeExchange(self._groups, memory, flats, partials)
+            self._reducer = Reducer(self._groups, self.comm, exchange, overlap=False, label=self._groups[0].label)
+            _connect(self._reducer)
+        return self._reducer
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The module's state_dict, under the module's own names. Collective: buffers come from rank 0."""

@@ -7,20 +7,25 @@ same order, so branches may differ between ranks. `session` orders several model
 
 from __future__ import annotations
 
+import contextlib
+import struct
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
 from ..backend import of
 from ..comm import Communicator
+from ..errors import CommError, RankFailedError, rank_prefix
 from ..flat import Group, Placement, State
 from ..graph.engine import Run
-from .bucket import Bucket, BucketState
+from .bucket import Bucket
 from .exchange import NodeExchange, WireExchange
+from .weights import Weights
 
 __all__ = ["Reducer"]
 
 _created = count().__next__
+_HEADER = struct.Struct("<bdI")  # kind, weight, length of the error that follows
 
 
 class Reducer:
@@ -29,6 +34,7 @@ class Reducer:
     Attributes:
         index: the order of creation, the same on every rank, which orders models on the wire.
         sync: False inside `no_sync()`: gradients stay this rank's own.
+        weights: what `model.backward` was given since the gradients were last empty.
     """
 
     def __init__(self, groups: Sequence[Group], comm: Communicator, exchange: WireExchange | NodeExchange, *,
@@ -52,27 +58,57 @@ class Reducer:
                 for bucket in touched:
                     bucket.placements.append(placement)
         self.placements = [p for group in self.groups for p in group.placements]
+        self.weights = Weights()
+        self.seed: float | None = None  # the weight of the `model.backward` that runs
+        self._weight: float | None = None
+        self._error = ""
         self._next = 0
 
-    def begin(self, run: Run) -> None:
-        """A backward that reduces begins: count what each bucket will get.
+    def note_backward(self) -> None:
+        """A backward of this model begins, reduced or not: does it go with those before it?
 
         Raises:
-            RuntimeError: it was asked to build a graph of itself, which a reduction cannot be part of.
+            RuntimeError: plain and weighted backwards were mixed.
         """
+        if not any(group.live for group in self.groups) and self.weights.local == 0:
+            self.weights.reset()
+        self.weights.note(self.seed, self.label)
+
+    def begin(self, run: Run | None) -> None:
+        """A backward that reduces begins: count what each bucket will get. Without a run, nothing will come.
+
+        Raises:
+            RuntimeError: it was asked to build a graph of itself, which a reduction cannot be part of; its
+                loss does not depend on the model; or plain and weighted backwards were mixed.
+        """
+        self._next = 0
+        self._error = ""
+        for bucket in self.buckets:
+            bucket.reset()
+            bucket.expect(0 if run is None else sum(self._reached(p, run) for p in bucket.placements))
+        problem = None
+        try:
+            self._check(run)
+            self.note_backward()
+        except RuntimeError as error:
+            problem = error
+        self._weight = self.weights.take_local() if self.weights.weighted else None
+        self.exchange.begin(self._weight, self.weights.total)
+        for group in self.groups:
+            group.sums_elsewhere = self._weight is not None
+            if group.state is State.REDUCED:
+                group.begin_round()
+        if problem is not None:
+            raise problem
+
+    def _check(self, run: Run | None) -> None:
+        if run is None:
+            return
         if run.create_graph:
             raise RuntimeError(f"{self.label}: backward(create_graph=True) cannot reduce gradients over ranks; run it "
                                "inside no_sync(), or use autograd.grad")
-        if self._next and self.buckets[0].state is BucketState.CLOSED:  # an earlier backward raised half-way
-            self.launch_rest()
-            self.exchange.finish()
-        self._next = 0
-        for bucket in self.buckets:
-            bucket.reset()
-            bucket.expect(sum(self._reached(p, run) for p in bucket.placements))
-        for group in self.groups:
-            if group.state is State.REDUCED:
-                group.begin_round()
+        if self.seed is not None and not any(self._reached(p, run) for p in self.placements):
+            raise RuntimeError(f"{self.label}: the loss given to model.backward does not depend on its parameters")
 
     @staticmethod
     def _reached(placement: Placement, run: Run) -> bool:
@@ -103,13 +139,19 @@ class Reducer:
         self.exchange.launch(bucket)
 
     def finish(self) -> None:
-        """Wait for all buckets, learn which parameters any rank used, and give them their mean."""
-        self.exchange.finish()
-        used, late = self._agree()
+        """Wait for all buckets, learn which parameters any rank used, and give them their mean.
+
+        Raises:
+            RankFailedError: another rank's backward raised, or was of another kind than this one's.
+        """
+        try:
+            self.exchange.finish()
+            used, late = self._agree()
+        finally:
+            for bucket in self.buckets:
+                bucket.reset()
         for group in self.groups:
             group.end_round()
-        for bucket in self.buckets:
-            bucket.reset()
         for placement, is_used, is_late in zip(self.placements, used, late, strict=True):
             if is_late:
                 self._reduce_late(placement)
@@ -121,13 +163,40 @@ class Reducer:
                 group.state = State.EMPTY
             group.remember()
 
+    def abandon(self, error: Exception) -> None:
+        """This rank's backward raised: take part to the end all the same, and tell the others why."""
+        self._error = f"{type(error).__name__}: {error}"
+        with contextlib.suppress(CommError):  # what the others have to say: this rank raises its own error
+            self.launch_rest()
+            self.finish()
+
     def _agree(self) -> tuple[list[bool], list[bool]]:
-        """Which parameters have a gradient, and which a late one, on any rank."""
-        mine = bytes(p.filled | (p.late is not None) << 1 for p in self.placements)
-        found = [0] * len(mine)
-        for theirs in self.control.allgather_bytes(mine):
-            found = [a | b for a, b in zip(found, theirs, strict=True)]
-        return [bool(bits & 1) for bits in found], [bool(bits & 2) for bits in found]
+        """Which parameters have a gradient, and which a late one, on any rank.
+
+        One message a backward: its kind, this rank's weight, its error if it has one, and the bits.
+        """
+        error = self._error.encode()
+        kind = 1 if self._weight is not None else 0
+        bits = bytes(p.filled | (p.late is not None) << 1 for p in self.placements)
+        messages = self.control.allgather_bytes(_HEADER.pack(kind, self._weight or 0.0, len(error)) + error + bits)
+        heads = [_HEADER.unpack_from(message) for message in messages]
+        for rank, (message, (_, _, length)) in enumerate(zip(messages, heads, strict=True)):
+            if length and rank != self.control.rank:
+                text = message[_HEADER.size:_HEADER.size + length].decode()
+                raise RankFailedError(f"{rank_prefix()}{self.label}: backward raised on rank {rank}: {text}", rank)
+        for rank, (theirs, _, _) in enumerate(heads):
+            if theirs != kind:
+                names = ("loss.backward()", "model.backward(loss, weight)")
+                raise RankFailedError(f"{rank_prefix()}{self.label}: rank {rank} called {names[theirs]}, this rank "
+                                      f"{names[kind]}; a step's gradients are of one kind on all ranks", rank)
+        if self._weight is not None:
+            for _, weight, _ in heads:
+                self.weights.total += weight
+            self.exchange.divide(self.weights.total or 1.0)
+        found = [0] * len(bits)
+        for message in messages:
+            found = [a | b for a, b in zip(found, message[len(message) - len(bits):], strict=True)]
+        return [bool(b & 1) for b in found], [bool(b & 2) for b in found]
 
     def _reduce_late(self, placement: Placement) -> None:
         """A gradient that came after its bucket had left (a backward inside a hook): reduced by itself."""
@@ -135,7 +204,9 @@ class Reducer:
         xp = of(target).xp
         send = xp.zeros(target.shape, target.dtype) if placement.late is None else xp.ascontiguousarray(placement.late)
         recv = xp.empty_like(send)
-        self.control.allreduce(send, recv, mean=True)
+        self.control.allreduce(send, recv, mean=self._weight is None)
+        if self._weight is not None:
+            recv /= recv.dtype.type(self.weights.total or 1.0)
         target += recv
         placement.group.partials = None
         placement.late = None

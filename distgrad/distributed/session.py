@@ -14,7 +14,7 @@ from ..flat import Placement
 from ..graph.engine import Run, before_next_backward, current_run, queue_callback
 from .reducer import Reducer
 
-__all__ = ["announce", "arrived"]
+__all__ = ["announce", "arrived", "reduce_nothing"]
 
 
 class _Thread(threading.local):
@@ -60,10 +60,24 @@ def _begin(run: Run) -> None:
     _thread.announced = set()
     included = {r for r in announced if r.sync} | {r for r in _owners(run) if r.sync}
     _thread.reducers = sorted(included, key=lambda r: r.index)
-    for reducer in _thread.reducers:
-        reducer.begin(run)
     if _thread.reducers:
+        run.reactions.append(_abandon)
         queue_callback(_finish)
+    problem = None
+    for reducer in _thread.reducers:
+        try:
+            reducer.begin(run)
+        except RuntimeError as error:  # all of them begin, so that all can take part in what follows
+            problem = error
+    if problem is not None:
+        raise problem
+
+
+def reduce_nothing(reducer: Reducer) -> None:
+    """This rank has no loss: take part in the reduction of the others' gradients, with weight 0."""
+    reducer.begin(None)
+    reducer.launch_rest()
+    reducer.finish()
 
 
 def _owners(run: Run) -> set[Reducer]:
@@ -81,6 +95,14 @@ def _advance() -> None:
     for reducer in _thread.reducers:
         if not reducer.advance():
             return
+
+
+def _abandon(error: Exception) -> None:
+    """This rank's backward raised: nobody is left waiting for it."""
+    reducers, _thread.reducers = _thread.reducers, []
+    _thread.run = None
+    for reducer in reducers:
+        reducer.abandon(error)
 
 
 def _finish() -> None:

@@ -42,6 +42,8 @@ class Run:
         captured: sinks whose gradient is returned (autograd.grad) -> positions in the result.
         accumulate: where only some leaves may accumulate, those leaves; None for all of them.
         result: the captured gradients.
+        callbacks: called when it has ended.
+        reactions: called with the exception when it raises, before that goes on.
     """
 
     def __init__(self, retain: bool, create_graph: bool) -> None:
@@ -55,6 +57,7 @@ class Run:
         self.accumulate: set[Any] | None = None
         self.result: list[Any] = []
         self.callbacks: list[Callable[[], None]] = []
+        self.reactions: list[Callable[[Exception], None]] = []
         self.outer: Run | None = _thread.run
 
 
@@ -121,6 +124,10 @@ def run_backward(roots: list[Any], grads: list[Any], *, retain_graph: bool, crea
             _visit(run)
         for callback in run.callbacks:  # may grow while it is walked: a callback may queue another
             callback()
+    except Exception as error:
+        for react in run.reactions:
+            react(error)
+        raise
     finally:
         _thread.run = run.outer
         state.flags = flags

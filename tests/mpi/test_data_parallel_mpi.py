@@ -159,3 +159,46 @@ def test_without_shared_memory_the_wire_carries(monkeypatch: pytest.MonkeyPatch,
     assert ("rank 1: no memory today" in said) is (comm.rank == 0)
     with pytest.raises(RuntimeError, match="rank 1: no memory today"):
         DataParallel(nn.Linear(2, 2), transport="shared")
+
+
+@pytest.mark.parametrize("transport", ["shared", "wire"])
+def test_ranks_equal_one_rank_on_the_same_micro_batches_bitwise(transport: str) -> None:
+    from mpi4py import MPI
+
+    comm = world()
+    stream = np.random.default_rng(4)
+    batches = [distgrad.tensor(stream.standard_normal((3, 5)).astype("f4")) for _ in range(comm.size)]
+
+    def make(**options: Any) -> DataParallel:
+        distgrad.manual_seed(1)
+        return DataParallel(nn.Sequential(nn.Linear(5, 9), nn.Tanh(), nn.Linear(9, 2)), **options)
+
+    together = make(transport=transport.replace("wire", "mpi"))
+    together.backward(together(batches[comm.rank]).square().mean(), weight=1)
+    alone = make(comm=MPI.COMM_SELF)
+    for x in batches:
+        alone.backward(alone(x).square().mean(), weight=1)
+    np.testing.assert_array_equal(flat(together, grad=True), flat(alone, grad=True))
+    together.close()
+
+
+def test_a_backward_that_raises_on_one_rank_raises_on_all_and_training_goes_on() -> None:
+    from distgrad.errors import RankFailedError
+
+    comm = world()
+    if comm.size < 2:
+        pytest.skip("needs two ranks")
+    model = DataParallel(nn.Linear(2, 1))
+
+    def hook(_g: Any) -> None:
+        raise KeyError("mine")
+
+    handle = model.weight.register_hook(hook) if comm.rank == 1 else None
+    with pytest.raises(KeyError if comm.rank == 1 else RankFailedError, match="mine"):
+        model(distgrad.ones(1, 2)).sum().backward()
+    if handle is not None:
+        handle.remove()
+    model.zero_grad()
+    model(distgrad.full((1, 2), float(comm.rank))).sum().backward()
+    np.testing.assert_allclose(model.weight.grad, (comm.size - 1) / 2)
+    model.close()

@@ -14,10 +14,13 @@ _BLOCKS = 4  # grid blocks worked on at a time: what all ranks hold of them stay
 
 
 @kernel
-def mean_of_ranks(xp: Any, flats: Sequence[Any], partials: Sequence[Any], grid: int) -> None:
-    """Write ((g0 + g1) + g2 + ...) / ranks into every flats[r], and its squares' sum by block into every partials[r].
+def mean_of_ranks(xp: Any, flats: Sequence[Any], partials: Sequence[Any], grid: int, divisor: float,
+                  sums: Any = None, more: bool = False) -> None:
+    """Write ((g0 + g1) + g2 + ...) / divisor into every flats[r], and its squares' sum by block into every partials[r].
 
     Args:
+        divisor: the number of ranks, or the sum of their weights.
+        sums: keeps the undivided sum for a later call; with `more` that sum so far is added first.
         flats: each rank's gradients of one range, whole grid blocks; float16 is summed in float32.
         partials: each rank's float64 array, one number a block.
     """
@@ -32,7 +35,11 @@ def mean_of_ranks(xp: Any, flats: Sequence[Any], partials: Sequence[Any], grid: 
         acc[...] = first[part]
         for other in flats[1:]:
             acc += other[part]
-        acc /= len(flats)
+        if sums is not None:
+            if more:
+                xp.add(sums[part], acc, out=acc)
+            sums[part] = acc
+        acc /= divisor
         first[part] = acc
         mean = first[part]  # rounded to the gradient's dtype, as every rank will read it
         for other in flats[1:]:
