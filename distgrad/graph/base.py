@@ -87,13 +87,14 @@ def make(cls: type[TensorBase], array: Array, fn: Any = None, requires_grad: boo
     return t
 
 
-def wrap(array: Array, fn: Any = None) -> Any:
+def wrap(array: Array, fn: Any = None, version: list[int] | None = None) -> Any:
     """A Tensor over a raw array: a result (with `fn`) or a plain value (without)."""
     t = _new(_class)
     t.array = array
     t.fn = fn
     t._rg = False
-    t._grad = t._view = t.version = t.hooks = t.placement = None
+    t.version = version
+    t._grad = t._view = t.hooks = t.placement = None
     return t
 
 

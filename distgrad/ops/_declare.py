@@ -51,11 +51,27 @@ class _Kernels(dict[type, Callable[..., Any]]):
             found = partial(kernel, backend.xp)
         elif "." in kernel:
             family, name = kernel.split(".")
-            found = getattr(backend.special if family == "special" else backend.kernels, name)
+            found = getattr(backend.kernels, name) if family == "kernels" else _keep_half(getattr(backend.special, name))
         else:
             found = getattr(backend.xp, kernel)
         self[kind] = found
         return found
+
+
+def _keep_half(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """scipy's functions, which make float64 of float16, with float16 results."""
+
+    def keeping(x: Any, *rest: Any) -> Any:
+        out = kernel(x, *rest)
+        return out.astype("float16") if getattr(x, "dtype", None) == "float16" else out
+
+    return keeping
+
+
+def _undefined(name: str, error: TypeError, *operands: Any) -> RuntimeError:
+    """numpy has no such function for these dtypes."""
+    kinds = " and ".join([str(getattr(x, "dtype", type(x).__name__)) for x in operands])
+    return RuntimeError(f"{name} is not defined for {kinds} ({error})")
 
 
 def conj(x: Any) -> Any:
@@ -120,7 +136,10 @@ class Unary(Elementwise):
         if self.floating and array.dtype.kind not in "fc":
             x = cast(x, float_dtype(array.dtype))
             array = x.array
-        out = self.kernels[array.__class__](array)
+        try:
+            out = self.kernels[array.__class__](array)
+        except TypeError as error:
+            raise _undefined(self.name, error, array) from error
         if out.__class__ is not array.__class__:
             out = of(array).xp.asarray(out)
         edge = x.fn
@@ -173,9 +192,13 @@ class Binary(Elementwise):
         self.public = {"a": "self", "b": "other", "y": "result"}
 
     def __call__(self, a: Any, b: Any) -> Any:
+        flags = state.flags
+        if flags & INFERENCE and b.__class__ is float and isinstance(a, TensorBase) and a.array.dtype.kind == "f":
+            out = self.kernels[a.array.__class__](a.array, b)  # the shortest way: nothing to promote or to record
+            if out.__class__ is a.array.__class__:
+                return wrap(out, None, INFERENCE_VERSION)
         a_tensor = isinstance(a, TensorBase)
         b_tensor = isinstance(b, TensorBase)
-        flags = state.flags
         if flags & (DUAL | INFERENCE) and (a_tensor or b_tensor):
             return self._infer(a, b) if flags & INFERENCE else dual.apply(self, (a, b), {})
         x = a.array if a_tensor else a
@@ -195,7 +218,10 @@ class Binary(Elementwise):
         like = x if a_tensor else y
         if a_tensor and b_tensor and x.__class__ is not y.__class__:
             raise device_error(self.name, x, y)
-        out = self.kernels[like.__class__](x, y)
+        try:
+            out = self.kernels[like.__class__](x, y)
+        except TypeError as error:
+            raise _undefined(self.name, error, x, y) from error
         if out.__class__ is not like.__class__:
             out = of(like).xp.asarray(out)
         edge_a = edge_b = None
@@ -226,10 +252,6 @@ class Binary(Elementwise):
 
     def _infer(self, a: Any, b: Any) -> Any:
         """In inference mode: no edges, no version, no node."""
-        if b.__class__ is float:
-            x = a.array
-            if x.dtype.kind == "f":
-                return _inferred(self.kernels[x.__class__](x, b), x)
         if isinstance(a, TensorBase) and isinstance(b, TensorBase):
             a, b = self._promoted(a, b)
         else:
@@ -288,9 +310,7 @@ class Binary(Elementwise):
 
 def _inferred(out: Any, like: Any) -> Any:
     """An inference tensor over a kernel's result."""
-    made = wrap(out if out.__class__ is like.__class__ else of(like).xp.asarray(out))
-    made.version = INFERENCE_VERSION
-    return made
+    return wrap(out if out.__class__ is like.__class__ else of(like).xp.asarray(out), None, INFERENCE_VERSION)
 
 
 def _as_operand(name: str, tensor: Any, other: Any) -> Any:
