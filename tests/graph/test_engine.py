@@ -288,6 +288,36 @@ def test_no_memory_growth_without_the_collector() -> None:
         gc.enable()
 
 
+def test_resident_memory_is_flat_over_ten_thousand_steps() -> None:
+    """Views, in-place writes, saved outputs, hooks and a second derivative, with the collector off."""
+    x = distgrad.ones(64, requires_grad=True)
+    x.register_hook(lambda g: g * 1)
+
+    def step() -> None:
+        x.grad = None
+        y = x * 2
+        y[1:3].mul_(x[1:3])
+        (distgrad.tanh(y.view(8, 8)).sum(0) * x[:8]).sum().backward()
+        (g,) = grad((x ** 3).sum(), x, create_graph=True)
+        grad(g.sum(), x)
+
+    def resident() -> int:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1])
+
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(500):
+            step()
+        before = resident()
+        for _ in range(10_000):
+            step()
+        assert resident() <= 1.01 * before
+    finally:
+        gc.enable()
+
+
 def test_modes_are_per_thread() -> None:
     seen: list[bool] = []
     with distgrad.no_grad():
