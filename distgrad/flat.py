@@ -109,6 +109,7 @@ class Group:
         state: see State; single-process groups go from EMPTY to REDUCED at once.
         rank, ranks: who shares the work of one pass over the buffer.
         gather: this rank's share of float64 partials -> the partials of all ranks, in rank order.
+        comm: of the ranks that share the gradients, for whoever needs collectives of their own.
         label: what to call the owner in messages.
     """
 
@@ -117,6 +118,7 @@ class Group:
     rank: int = 0
     ranks: int = 1
     gather: Callable[[Array], Array] = lambda part: part
+    comm: Any = None
     label: str = "the model"
     state: State = State.EMPTY
     placements: list[Placement] = field(default_factory=list)
@@ -195,9 +197,10 @@ class Placement:
         home: the gradient as a tensor whose memory is the slot; it stays the same object.
         filled: the slot holds a gradient of the current round.
         closed: the slot is being reduced and must not be written; what comes is kept in `late`.
+        read_only: why the parameter itself must not be written, or None.
     """
 
-    __slots__ = ("_leaf", "closed", "filled", "group", "home", "late", "slot")
+    __slots__ = ("_leaf", "closed", "filled", "group", "home", "late", "read_only", "slot")
 
     def __init__(self, group: Group, slot: Slot, home: Any, leaf: Callable[[], Any]) -> None:
         self.group = group
@@ -205,6 +208,7 @@ class Placement:
         self.home = home
         self.filled = self.closed = False
         self.late: Array | None = None
+        self.read_only: str | None = None
         self._leaf = leaf
         group.placements.append(self)
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["RESERVED_TAG", "broadcast", "check_rank", "concatenation", "exchange", "message", "reduction",
-           "scattered_sum", "sum_dtype"]
+__all__ = ["RESERVED_TAG", "broadcast", "check_color", "check_rank", "concatenation", "exchange", "message",
+           "reduction", "scattered_sum", "sum_dtype"]
 
 # The largest tag that every MPI allows; transports use it for messages of their own.
 RESERVED_TAG = 32767
@@ -96,6 +96,14 @@ def check_rank(role: str, rank: Any, size: int) -> None:
     """Refuse a number that is no rank of this communicator."""
     if not isinstance(rank, int) or not 0 <= rank < size:
         raise ValueError(f"{role} must be a rank from 0 to {size - 1}, got {rank!r}")
+
+
+def check_color(color: Any, key: Any) -> None:
+    """Refuse what does not say into which part a rank goes when a communicator is split."""
+    if color is not None and (not isinstance(color, int) or color < 0):
+        raise ValueError(f"color must be None or an int from 0, got {color!r}")
+    if not isinstance(key, int):
+        raise TypeError(f"key must be an int, got {type(key).__name__}")
 
 
 def sum_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -1,7 +1,7 @@
 """The Communicator: what ranks can do together, written once for every transport.
 
 It checks arguments, compares each call over the ranks, cuts and sums in rank order. A transport adds
-eight primitives (the methods at the end) that only move bytes; it never sees shapes or sums. Nothing
+ten primitives (the methods at the end) that only move bytes; it never sees shapes or sums. Nothing
 here knows about graphs, tensors or buckets: `distributed` hands in contiguous arrays.
 """
 
@@ -40,7 +40,9 @@ class Communicator(ABC):
 
     Attributes:
         rank, size: this rank's number and how many there are.
+        ranks: the numbers of its ranks in the communicator from which it was split off, the outermost one.
         name: how error messages call this communicator.
+        machine: what tells this rank's machine from others besides the host's identity; for simulated ranks.
         order, current: the number of the last collective, and the description of the one under way.
         ranks_are_processes: whether a rank that raises or hangs has to end the whole job.
         checks_always: whether `checked=False` is ignored.
@@ -48,10 +50,12 @@ class Communicator(ABC):
 
     ranks_are_processes = False
     checks_always = False
+    machine = b""
 
     def __init__(self, rank: int, size: int, name: str) -> None:
         self.rank = rank
         self.size = size
+        self.ranks = tuple(range(size))
         self.name = name
         self.closed = False
         self.order = 0
@@ -69,7 +73,31 @@ class Communicator(ABC):
         """A communicator of the same ranks whose traffic never meets this one's. Collective."""
         with self._collective("dup", lambda: ""):
             self._children += 1
-            return self._dup(f"{self.name}.{self._children}")
+            found = self._dup(f"{self.name}.{self._children}")
+            found.ranks = self.ranks
+            return found
+
+    def split(self, color: int | None, key: int = 0) -> Communicator | None:
+        """A communicator of the ranks that pass the same `color`, ordered by `key`, then by rank. Collective.
+
+        Returns:
+            The communicator; None on ranks whose color is None.
+        """
+
+        def check() -> str:
+            arguments.check_color(color, key)
+            return ""
+
+        payload = b"" if color is None else f"{color} {key}".encode()
+        with self._collective("split", check, payload=payload) as payloads:
+            self._children += 1
+            chosen = [tuple(map(int, text.split())) for text in payloads]
+            alike = sorted((entry[1], rank) for rank, entry in enumerate(chosen) if entry and entry[0] == color)
+            members = [rank for _, rank in alike]
+            found = self._split(f"{self.name}.{self._children}/{color}", color, members)
+            if found is not None:
+                found.ranks = tuple(self.ranks[rank] for rank in members)
+            return found
 
     def close(self) -> None:
         """Give the communicator back. Call it on every rank; further calls do nothing."""
@@ -288,7 +316,8 @@ class Communicator(ABC):
             raise CommError(f"{self._who()}: {op} on a communicator that has been closed")
 
     def _who(self) -> str:
-        return f"rank {self.rank} of {self.size} on {self.name!r}"
+        text = f"rank {self.rank} of {self.size} on {self.name!r}"
+        return text if self.ranks == tuple(range(self.size)) else f"rank {self.ranks[self.rank]} ({text})"
 
     def _where(self) -> str:
         return f"{self._who()}: in {self.current}"
@@ -319,6 +348,10 @@ class Communicator(ABC):
 
     @abstractmethod
     def _dup(self, name: str) -> Communicator: ...
+
+    @abstractmethod
+    def _split(self, name: str, color: int | None, members: Sequence[int]) -> Communicator | None:
+        """Called on all ranks; `members` are this rank's fellows and itself, none where color is None."""
 
     @abstractmethod
     def _close(self) -> None: ...

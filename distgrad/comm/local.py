@@ -28,13 +28,13 @@ T = TypeVar("T")
 class _World:
     """What the threads of one simulation share: the lock, who has ended, and who has given up."""
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, machines: Sequence[int]) -> None:
+        self.machines = machines  # for each rank the number of the machine on which it pretends to be
         self.changed = threading.Condition()
         self.threads: dict[int, int] = {}  # rank -> identity of its thread
         self.ended: dict[int, str] = {}  # rank -> how it ended
         self.aborted: tuple[int, str] | None = None
-        self.members: list[list[LocalCommunicator]] = [[] for _ in range(size)]
+        self.members: list[list[LocalCommunicator]] = [[] for _ in machines]
 
     def end(self, rank: int, how: str) -> None:
         with self.changed:
@@ -67,19 +67,21 @@ class _Channel:
 
 
 class LocalCommunicator(Communicator):
-    """A rank of a simulation; made by `run_ranks` and by `dup`.
+    """A rank of a simulation; made by `run_ranks`, `dup` and `split`.
 
     Every collective is checked, also one that was called with `checked=False`. `send` never waits.
     """
 
     checks_always = True
 
-    def __init__(self, world: _World, channel: _Channel, rank: int, name: str) -> None:
-        super().__init__(rank, world.size, name)
+    def __init__(self, world: _World, channel: _Channel, ranks: Sequence[int], rank: int, name: str) -> None:
+        super().__init__(rank, len(ranks), name)
+        self.ranks = tuple(ranks)
+        self.machine = f"simulated machine {world.machines[ranks[rank]]}".encode()
         self._world = world
         self._channel = channel
         self._round = 0
-        world.members[rank].append(self)
+        world.members[ranks[rank]].append(self)
 
     def _agree(self, text: str, payload: bytes, error: Exception | None) -> list[bytes]:
         # One meeting carries description and payload: cheaper than the header, and it names the call.
@@ -131,7 +133,14 @@ class LocalCommunicator(Communicator):
 
     def _dup(self, name: str) -> LocalCommunicator:
         channel = self._exchange(_Channel() if self.rank == 0 else None)[0]
-        return LocalCommunicator(self._world, channel, self.rank, name)
+        return LocalCommunicator(self._world, channel, self.ranks, self.rank, name)
+
+    def _split(self, name: str, color: int | None, members: Sequence[int]) -> LocalCommunicator | None:
+        channels = self._exchange(_Channel())
+        if color is None:
+            return None
+        ranks = [self.ranks[rank] for rank in members]
+        return LocalCommunicator(self._world, channels[members[0]], ranks, members.index(self.rank), name)
 
     def _close(self) -> None:
         with self._world.changed:
@@ -139,7 +148,7 @@ class LocalCommunicator(Communicator):
             self._world.changed.notify_all()
 
     def _abort(self, message: str, code: int) -> None:
-        self._world.abort(self.rank, message)
+        self._world.abort(self.ranks[self.rank], message)
 
     def exchange(self, value: Any) -> list[Any]:
         """Every rank's object itself, in rank order: threads can hand each other anything. Collective."""
@@ -175,11 +184,12 @@ class LocalCommunicator(Communicator):
             self._world.changed.wait(deadline.remaining)
             absent = missing()
             if absent and deadline.hard_passed():
-                self._channel.broken = (f"waited {deadline.waited:.1f} s in {doing} for {_ranks(absent)}")
+                self._channel.broken = f"waited {deadline.waited:.1f} s in {doing} for {self._called(absent)}"
                 self._world.changed.notify_all()
             elif absent and deadline.soft_passed():
-                idents = [self._world.threads[rank] for rank in absent if rank in self._world.threads]
-                report(f"{self._who()} has waited {deadline.waited:.1f} s in {doing} for {_ranks(absent)}\n"
+                threads = self._world.threads
+                idents = [threads[self.ranks[rank]] for rank in absent if self.ranks[rank] in threads]
+                report(f"{self._who()} has waited {deadline.waited:.1f} s in {doing} for {self._called(absent)}\n"
                        f"{stacks(idents)}")
 
     def _raise_if_hopeless(self, doing: str, absent: Sequence[int]) -> None:
@@ -190,30 +200,42 @@ class LocalCommunicator(Communicator):
         if self._channel.broken:
             raise CommError(f"{self._who()}: gave up {doing}: a rank {self._channel.broken}")
         for rank in absent:
-            if rank in world.ended:
-                raise RankFailedError(f"{self._who()}: in {doing}: rank {rank} cannot take part, it has "
-                                      f"{world.ended[rank]}", rank)
+            number = self.ranks[rank]
+            if number in world.ended:
+                raise RankFailedError(f"{self._who()}: in {doing}: rank {number} cannot take part, it has "
+                                      f"{world.ended[number]}", number)
             if rank in self._channel.closed:
-                raise CommError(f"{self._who()}: in {doing}: rank {rank} has closed this communicator")
-        if self.rank in world.ended:
-            raise CommError(f"{self._who()}: in {doing}: this rank has {world.ended[self.rank]}")
+                raise CommError(f"{self._who()}: in {doing}: rank {number} has closed this communicator")
+        mine = self.ranks[self.rank]
+        if mine in world.ended:
+            raise CommError(f"{self._who()}: in {doing}: this rank has {world.ended[mine]}")
+
+    def _called(self, ranks: Sequence[int]) -> str:
+        numbers = ", ".join(str(self.ranks[rank]) for rank in ranks)
+        return f"{'rank' if len(ranks) == 1 else 'ranks'} {numbers}"
 
 
-def run_ranks(size: int, fn: Callable[[LocalCommunicator], T]) -> list[T]:
+def run_ranks(size: int, fn: Callable[[LocalCommunicator], T], nodes: Sequence[int] | None = None) -> list[T]:
     """Call `fn(communicator)` on `size` threads, each as one rank, and return their results in order.
 
     Each thread runs in its own copy of the caller's context. If ranks raise, the first exception that is
     not merely the consequence of another rank's end is raised here, with a note that names its rank. All
     communicators are closed and all threads have ended when this returns.
+
+    Args:
+        nodes: how many ranks pretend to be on the first machine, on the second, and so on; default all on one.
     """
     if size < 1:
         raise ValueError(f"run_ranks needs at least one rank, got {size}")
-    world, channel = _World(size), _Channel()
+    if nodes is not None and (sum(nodes) != size or min(nodes) < 1):
+        raise ValueError(f"nodes are counts of ranks, at least 1 each and {size} together, got {list(nodes)}")
+    world = _World([machine for machine, count in enumerate(nodes or [size]) for _ in range(count)])
+    channel = _Channel()
     results: list[Any] = [None] * size
     errors: list[tuple[int, BaseException]] = []  # in the order in which they were raised
 
     def body(rank: int) -> None:
-        communicator = LocalCommunicator(world, channel, rank, "world")
+        communicator = LocalCommunicator(world, channel, range(size), rank, "world")
         world.threads[rank] = threading.get_ident()
         try:
             results[rank] = fn(communicator)
@@ -257,7 +279,3 @@ def _starts(counts: Sequence[int]) -> list[int]:
     for count in counts[:-1]:
         starts.append(starts[-1] + count)
     return starts
-
-
-def _ranks(ranks: Sequence[int]) -> str:
-    return f"{'rank' if len(ranks) == 1 else 'ranks'} {', '.join(map(str, ranks))}"

@@ -67,9 +67,9 @@ class NodeMemory:
         """The numbers that the ranks left."""
         return [row[0] for row in self._values]
 
-    def reached(self, column: int, value: int) -> bool:
-        """Whether every rank's counter has come to `value`."""
-        for row in self._counters:
+    def reached(self, column: int, value: int, ranks: slice = slice(None)) -> bool:
+        """Whether the counter of every rank, or of those in a range, has come to `value`."""
+        for row in self._counters[ranks]:
             if row[column] < value:
                 return False
         return True
@@ -109,8 +109,8 @@ class NodeMemory:
             return
         self._watch(doing, missing)
         comm = self.comm
-        text = (f"rank {comm.rank} of {comm.size} on {comm.name!r} has waited {deadline.waited:.1f} s in {doing} for "
-                f"rank(s) {', '.join(map(str, missing))}")
+        text = (f"rank {comm.ranks[comm.rank]} on {comm.name!r} has waited {deadline.waited:.1f} s in {doing} for "
+                f"rank(s) {', '.join(str(comm.ranks[rank]) for rank in missing)}")
         if deadline.hard_passed():
             if comm.ranks_are_processes:
                 comm.abort(f"{text}, which is past the hard limit\n{stacks()}")
@@ -139,8 +139,9 @@ class _Processes:
         for descriptor, _ in self.poll.poll(0):
             rank = self.ranks[descriptor]
             if rank in missing:
-                raise RankFailedError(f"rank {self.comm.rank} of {self.comm.size}: in {doing}: the process of rank "
-                                      f"{rank} has ended", rank)
+                number = self.comm.ranks[rank]
+                raise RankFailedError(f"rank {self.comm.ranks[self.comm.rank]} on {self.comm.name!r}: in {doing}: the "
+                                      f"process of rank {number} has ended", number)
 
 
 def node_memory(comm: Communicator, nbytes: int) -> NodeMemory | str:
@@ -188,7 +189,7 @@ def _attempt(comm: Communicator, action: Callable[[], Any]) -> Any:
     try:
         result = action()
     except OSError as error:
-        problem = f"rank {comm.rank}: {error}"
+        problem = f"rank {comm.ranks[comm.rank]}: {error}"
     problems = [text.decode() for text in comm.allgather_bytes(problem.encode()) if text]
     return problems[0] if problems else result
 

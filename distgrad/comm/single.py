@@ -48,6 +48,9 @@ class SelfCommunicator(Communicator):
     def _dup(self, name: str) -> SelfCommunicator:
         return SelfCommunicator(name)
 
+    def _split(self, name: str, color: int | None, members: Sequence[int]) -> SelfCommunicator | None:
+        return SelfCommunicator(name) if members else None
+
     def _close(self) -> None:
         """Nothing is held."""
 

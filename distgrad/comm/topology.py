@@ -69,7 +69,7 @@ def nodes(comm: Communicator) -> tuple[tuple[int, ...], ...]:
     found = _nodes.get(comm)
     if found is None:
         ranks: dict[bytes, list[int]] = {}
-        for rank, identity in enumerate(comm.allgather_bytes(_identity())):
+        for rank, identity in enumerate(comm.allgather_bytes(_identity() + comm.machine)):
             ranks.setdefault(identity, []).append(rank)
         found = _nodes[comm] = tuple(tuple(group) for group in ranks.values())
     return found

@@ -1,6 +1,6 @@
 """How a bucket's gradients become their mean: over the wire, or in memory that the node's ranks share.
 
-Both have the same verbs, and give the same bits: sums in rank order, divided once.
+Both give the same bits: sums in rank order, divided once. `lanes` joins the two for several nodes, with the same verbs.
 
     begin(weight) -> launch(bucket) ... progress() ... finish() -> divide(total)
 
@@ -10,7 +10,7 @@ A weighted exchange keeps its undivided sums, so that the next one before zero_g
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from ..backend import of
 from ..comm import Communicator, Progress, Work
@@ -19,9 +19,31 @@ from ..flat import GRID, Group, share
 from .bucket import Bucket, Hook
 from .hooks import mean_hook
 
-__all__ = ["NodeExchange", "WireExchange"]
+__all__ = ["Exchange", "NodeExchange", "WireExchange"]
 
 _FILLED, _DONE = 0, 1  # columns of the counters: buckets that a rank has filled, and whose share it has reduced
+
+
+class Exchange(Protocol):
+    """The verbs of an exchange."""
+
+    def begin(self, weight: float | None, before: float) -> None:
+        """A backward begins; `weight` is this rank's in a weighted one, `before` that of what was reduced already."""
+
+    def launch(self, bucket: Bucket) -> None:
+        """This rank's part of a bucket is there; buckets come in one order on all ranks."""
+
+    def progress(self) -> None:
+        """Do what can be done without waiting; called whenever a gradient arrives."""
+
+    def finish(self) -> None:
+        """Return when the groups' memory holds the mean of every bucket that was launched."""
+
+    def divide(self, total: float) -> None:
+        """After a weighted exchange, the sum of all weights is known."""
+
+    def close(self) -> None:
+        """Give communicators and threads back; collective."""
 
 
 class WireExchange:

@@ -5,7 +5,6 @@ It owns the flat groups and the reducer; forward, names and state_dict are the m
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +14,8 @@ from typing import Any
 from .._tensor.creation import full_like
 from .._typing import Array
 from ..backend import of
-from ..comm import Communicator, nodes
 from ..comm.shared import NodeMemory, node_memory
 from ..config import config
-from ..errors import rank_prefix
 from ..flat import GRID, Group, Layout, Placement, plan
 from ..graph.base import wrap
 from ..graph.hooks import leaf_hooks
@@ -26,10 +23,9 @@ from ..graph.modes import is_grad_enabled
 from ..nn import Module
 from . import session
 from .bucket import Hook
-from .exchange import NodeExchange, WireExchange
-from .hooks import mean_hook
-from .memory import memory_of_groups, memory_size
+from .exchange import NodeExchange
 from .reducer import Reducer
+from .transport import choose
 from .verify import broadcast_tensors, verify_same
 from .weights import checked_weight
 from .world import as_communicator
@@ -48,8 +44,10 @@ class DataParallel:
         comm: None for the world, or any mpi4py intracommunicator (it is duplicated). Collective.
         bucket_bytes: how much is reduced at a time; default DISTGRAD_BUCKET_BYTES or 4 MiB.
         overlap: reduce while backward still runs.
-        transport: 'shared' reduces in memory that the ranks of one node share, 'mpi' over MPI; 'auto' takes
-            shared memory where all ranks are on one node and can have it, and no hook is given.
+        transport: 'shared' reduces in memory that the ranks of a node share, and between nodes in lanes, one
+            for each rank of a node; 'mpi' sends everything over MPI; 'auto' takes shared memory where every
+            node can have it and no hook is given. The attribute says what it came to: 'shared' (one node),
+            'lanes' or 'mpi'.
         hook: how a bucket is reduced, `hook(bucket, comm) -> Work`; default the mean in rank order.
         buffers: 'broadcast' takes them from rank 0 when wrapping and before `state_dict`; 'local'
             leaves them alone.
@@ -89,15 +87,13 @@ class DataParallel:
             broadcast_tensors([b for _, b in module.named_buffers()], communicator)
         kinds = _by_kind(named)
         layouts = [plan([(name, p.array) for name, p in members], bucket_bytes) for members in kinds]
-        memory = _choose(transport, hook, communicator, layouts)
-        self.transport = "mpi" if memory is None else "shared"
-        flats = memory_of_groups(layouts, memory, communicator.rank)
+        chosen = choose(transport, hook, communicator, layouts)
+        self.transport = chosen.name
         self._groups = [_place(members, layout, flat, label)
-                        for members, layout, flat in zip(kinds, layouts, flats.mine, strict=True)]
+                        for members, layout, flat in zip(kinds, layouts, chosen.flats.mine, strict=True)]
         self._reducer: Reducer | None = None
         if communicator.size > 1 or hook is not None:
-            exchange = WireExchange(self._groups, communicator, hook or mean_hook) if memory is None else \
-                NodeExchange(self._groups, memory, flats.everyone, flats.partials)
+            exchange = chosen.exchange(self._groups)
             self._reducer = Reducer(self._groups, communicator, exchange, overlap=overlap, label=label)
             _connect(self._reducer)
 
@@ -205,30 +201,6 @@ def _by_kind(named: list[tuple[str, Any]]) -> list[list[tuple[str, Any]]]:
     return list(kinds.values())
 
 
-def _choose(transport: str, hook: Hook | None, comm: Communicator, layouts: list[Layout]) -> NodeMemory | None:
-    """Memory that the ranks share, or None for the wire. Collective; every rank gets the same kind of answer.
-
-    Raises:
-        RuntimeError: shared memory was asked for and cannot be had.
-    """
-    if comm.size == 1 or transport == "mpi" or (hook is not None and transport == "auto"):
-        return None
-    if hook is not None:
-        raise ValueError("a comm hook works on what is sent between nodes; it cannot be used with transport='shared'")
-    if len(nodes(comm)) > 1:
-        reason = f"the {comm.size} ranks are on {len(nodes(comm))} nodes"
-        found: NodeMemory | str = reason
-    else:
-        found = node_memory(comm, memory_size(layouts))
-    if not isinstance(found, str):
-        return found
-    if transport == "shared":
-        raise RuntimeError(f"{rank_prefix()}transport='shared' is not possible here: {found}")
-    if len(nodes(comm)) == 1 and comm.rank == 0:
-        print(f"distgrad: gradients travel over MPI, for the ranks cannot share memory: {found}", file=sys.stderr)
-    return None
-
-
 def _place(members: list[tuple[str, Any]], layout: Layout, flat: Array, label: str) -> Group:
     """A group over `flat`, with every parameter placed in its slot."""
     group = Group(layout, flat, label=label)
@@ -251,6 +223,7 @@ def _connect(reducer: Reducer) -> None:
     """Let the reducer hear of every gradient, and the groups share the work of passes over them."""
     for group in reducer.groups:
         group.rank, group.ranks, group.gather = reducer.control.rank, reducer.control.size, reducer.gather
+        group.comm = reducer.control
     for placement in reducer.placements:
         hook = _Arrival(lambda _leaf, placement=placement: session.arrived(reducer, placement))
         hook.reducer = reducer

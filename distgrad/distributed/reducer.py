@@ -19,7 +19,7 @@ from ..errors import CommError, RankFailedError, rank_prefix
 from ..flat import Group, Placement, State
 from ..graph.engine import Run
 from .bucket import Bucket
-from .exchange import NodeExchange, WireExchange
+from .exchange import Exchange
 from .weights import Weights
 
 __all__ = ["Reducer"]
@@ -37,7 +37,7 @@ class Reducer:
         weights: what `model.backward` was given since the gradients were last empty.
     """
 
-    def __init__(self, groups: Sequence[Group], comm: Communicator, exchange: WireExchange | NodeExchange, *,
+    def __init__(self, groups: Sequence[Group], comm: Communicator, exchange: Exchange, *,
                  overlap: bool, label: str) -> None:
         self.index = _created()
         self.label = label

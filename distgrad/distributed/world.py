@@ -6,7 +6,7 @@ world. Nothing here knows of models.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -64,11 +64,16 @@ def as_communicator(comm: Any) -> Communicator:
     return comm if isinstance(comm, Communicator) else _mpi.wrap(comm)
 
 
-def simulate(ranks: int) -> Callable[[Callable[[int], T]], list[T]]:
+def simulate(ranks: int, nodes: Sequence[int] | None = None) -> Callable[[Callable[[int], T]], list[T]]:
     """Run a function on simulated ranks, threads of this process: `simulate(4)(train)`.
 
     Each rank has its own world, grad modes and random stream; BLAS runs on one thread. Collectives
     are checked against each other, and a rank that waits for one which has ended raises at once.
+
+    Args:
+        ranks: how many.
+        nodes: how many of them pretend to be on the first machine, the second, and so on, such as [2, 2];
+            default all on one.
 
     Returns:
         A function that takes `fn`, runs `fn(rank)` on every rank, and returns the results in rank
@@ -83,6 +88,6 @@ def simulate(ranks: int) -> Callable[[Callable[[int], T]], list[T]]:
             return fn(comm.rank)
 
         with threadpool_limits(1):
-            return run_ranks(ranks, body)
+            return run_ranks(ranks, body, nodes)
 
     return run

@@ -18,6 +18,7 @@ DOORS = {
     "cupyx": "distgrad.backend.gpu",
     "cupy_backends": "distgrad.backend.gpu",
     "numba": "distgrad.backend.fused",
+    "llvmlite": "distgrad.backend.fused",
     "safetensors": "distgrad.checkpoint",
 }
 WITHOUT_NUMPY = ("distgrad.ops", "distgrad.nn", "distgrad.optim", "distgrad.distributed")

@@ -12,7 +12,7 @@ LAYERS = (
     ("bench", "checkpoint", "profile", "testing"),
     ("distributed",),
     ("nn", "optim", "data"),
-    ("autograd", "functions", "utils", "cuda"),
+    ("autograd", "functions", "linalg", "utils", "cuda"),
     ("_tensor",),  # not `tensor`, which is the function that makes one
     ("ops",),
     ("graph", "comm", "flat"),

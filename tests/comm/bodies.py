@@ -165,6 +165,32 @@ def duplicates_do_not_mix(comm):
     comm.barrier()
 
 
+def splitting_gives_each_color_a_communicator(comm):
+    size, rank = comm.size, comm.rank
+    assert comm.split(None) is None
+    reversed_ranks = comm.split(3, -rank)
+    assert (reversed_ranks.rank, reversed_ranks.size) == (size - 1 - rank, size)
+    assert reversed_ranks.ranks == tuple(range(size))[::-1]
+    half = comm.split(rank % 2 if rank != 2 else None)
+    others = [other for other in range(size) if other % 2 == rank % 2 and other != 2]
+    if rank == 2:
+        assert half is None
+    else:
+        assert half.ranks == tuple(others) and half.rank == others.index(rank)
+        for _ in range(2):  # the parts' traffic does not mix
+            assert half.allgather_bytes(b"%d" % rank) == [b"%d" % other for other in others]
+        allreduce_sums_in_rank_order(half, "float32", 3000)
+        copy = half.dup()
+        assert copy.ranks == half.ranks and copy.name != half.name
+        deeper = copy.split(0, -copy.rank)
+        assert deeper.ranks == tuple(others)[::-1], "numbered as in the outermost communicator"
+        deeper.barrier()
+        for each in (deeper, copy, half):
+            each.close()
+    comm.barrier()
+    reversed_ranks.close()
+
+
 def closing_is_final_and_idempotent(comm):
     other = comm.dup()
     other.barrier()
@@ -245,6 +271,9 @@ REFUSED = {
     "no such root": (ValueError, lambda c: c.broadcast(np.zeros(1), c.size)),
     "no bytes at the root": (TypeError, lambda c: c.broadcast_bytes(None)),
     "no such peer": (ValueError, lambda c: c.recv(np.zeros(1), c.size)),
+    "a negative color": (ValueError, lambda c: c.split(-1)),
+    "a color that is no number": (ValueError, lambda c: c.split("a")),
+    "a key that is no number": (TypeError, lambda c: c.split(0, None)),
     "a negative tag": (ValueError, lambda c: c.send(np.zeros(1), (c.rank + 1) % (c.size + 1), tag=-1)),
 }
 

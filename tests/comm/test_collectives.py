@@ -106,6 +106,10 @@ def test_duplicates(ranks):
     ranks(bodies.duplicates_do_not_mix)
 
 
+def test_split(ranks):
+    ranks(bodies.splitting_gives_each_color_a_communicator)
+
+
 def test_close(ranks):
     ranks(bodies.closing_is_final_and_idempotent)
 

@@ -60,6 +60,24 @@ def test_a_rank_that_returns_early_is_named():
     assert caught.value.rank == 2
 
 
+def test_a_part_of_a_split_names_ranks_as_the_whole_does():
+    def body(comm):
+        half = comm.split(comm.rank % 2)
+        if comm.rank == 3:
+            return
+        half.barrier() if comm.rank == 1 else comm.rank
+
+    with pytest.raises(RankFailedError, match=r"rank 1 \(rank 0 of 2 .*rank 3 cannot take part") as caught:
+        run_ranks(4, body)
+    assert caught.value.rank == 3
+
+
+@pytest.mark.parametrize("nodes", [[2], [2, 2], [3, 0], []])
+def test_machines_whose_ranks_are_not_all_the_ranks_are_refused(nodes):
+    with pytest.raises(ValueError, match="3 together"):
+        run_ranks(3, lambda comm: None, nodes)
+
+
 def test_a_message_from_a_rank_that_has_ended():
     with pytest.raises(RankFailedError, match="recv from rank 1 with tag 4"):
         run_ranks(2, lambda comm: comm.recv(np.zeros(1), 1, tag=4) if comm.rank == 0 else None)

@@ -138,6 +138,11 @@ def test_machines_are_told_apart(monkeypatch):
     assert [item[1:] for item in found] == [((0, 2), 0), ((1, 3), 0), ((0, 2), 1), ((1, 3), 1)]
 
 
+def test_simulated_ranks_may_be_on_several_machines():
+    found = run_ranks(4, lambda comm: (nodes(comm), local_rank(comm.dup())), nodes=[3, 1])
+    assert found == [(((0, 1, 2), (3,)), local) for local in (0, 1, 2, 0)]
+
+
 def test_local_rank_from_the_launcher(monkeypatch):
     monkeypatch.setattr(topology, "launcher", lambda: Launcher("Slurm", 5, 8, 2))
     assert local_rank() == 2

@@ -34,13 +34,18 @@ def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(8, 70), nn.Tanh(), nn.Linear(70, 40), nn.ReLU(), nn.Linear(40, 3))
 
 
-MODELS: dict[str, Any] = {"mlp": mlp, "lstm": Sequence}
+def wide() -> nn.Module:
+    """Eleven grid blocks, where the others have one: every rank gets a share."""
+    return nn.Sequential(nn.Linear(8, 250), nn.Tanh(), nn.Linear(250, 160), nn.ReLU(), nn.Linear(160, 3))
+
+
+MODELS: dict[str, Any] = {"mlp": mlp, "lstm": Sequence, "wide": wide}
 
 
 def batch(name: str, rank: int, ranks: int, step: int) -> tuple[Any, Any]:
     """This rank's shard of the step's batch."""
     stream = np.random.default_rng(100 + step)
-    if name == "mlp":
+    if name != "lstm":
         x = stream.standard_normal((BATCH, 8))
         y = x[:, :3].argmax(1)
     else:
@@ -55,6 +60,7 @@ class Trace:
     """What one rank saw."""
 
     max_norm: float = 0.05
+    transport: str = ""
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     parameters: list[np.ndarray] = field(default_factory=list)
@@ -75,7 +81,7 @@ def train(name: str, rank: int, ranks: int, options: dict[str, Any] | None) -> T
     if options is not None:
         model = DataParallel(model, **options)
     optimizer = optim.Adam(model.parameters(), lr=1e-2)
-    found = Trace()
+    found = Trace(transport=model.transport if options is not None else "")
     for step in range(STEPS):
         x, y = batch(name, rank, ranks, step)
         optimizer.zero_grad()

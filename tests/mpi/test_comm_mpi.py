@@ -94,6 +94,10 @@ def test_duplicates(comm):
     bodies.duplicates_do_not_mix(comm)
 
 
+def test_split(comm):
+    bodies.splitting_gives_each_color_a_communicator(comm)
+
+
 def test_close(comm):
     bodies.closing_is_final_and_idempotent(comm)
 

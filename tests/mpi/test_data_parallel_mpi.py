@@ -204,3 +204,29 @@ def test_a_backward_that_raises_on_one_rank_raises_on_all_and_training_goes_on()
     model(distgrad.full((1, 2), float(comm.rank))).sum().backward()
     np.testing.assert_allclose(model.weight.grad, (comm.size - 1) / 2)
     model.close()
+
+
+@pytest.mark.parametrize("transport", ["shared", "wire"])
+def test_a_sharded_optimizer_gives_the_bits_of_the_ordinary_one(transport: str) -> None:
+    from distgrad import optim
+    from distgrad.distributed import ZeroRedundancyOptimizer
+
+    comm = world()
+
+    def run(sharded: bool) -> np.ndarray:
+        distgrad.manual_seed(2)
+        model = DataParallel(nn.Sequential(nn.Linear(80, 90), nn.ReLU(), nn.Linear(90, 5)),
+                             transport=transport.replace("wire", "mpi"))
+        make: Any = ZeroRedundancyOptimizer if sharded else lambda params, cls, **options: cls(params, **options)
+        optimizer = make(model.parameters(), optim.Adam, lr=1e-2)
+        distgrad.manual_seed(comm.rank)
+        for _ in range(5):
+            optimizer.zero_grad()
+            model(distgrad.randn(4, 80)).square().mean().backward()
+            clip_grad_norm_(model.parameters(), 0.1)
+            optimizer.step()
+        found = flat(model)
+        model.close()
+        return found
+
+    np.testing.assert_array_equal(run(True), run(False))

@@ -135,6 +135,13 @@ class MPICommunicator(Communicator):
         with watched(self):
             return MPICommunicator(self._comm.Dup(), name)
 
+    def _split(self, name: str, color: int | None, members: Sequence[int]) -> MPICommunicator | None:
+        with watched(self):
+            if color is None:
+                self._comm.Split(self._mpi.UNDEFINED, 0)
+                return None
+            return MPICommunicator(self._comm.Split(color, members.index(self.rank)), name)
+
     def _close(self) -> None:
         with watched(self, "close"):
             self._comm.Free()

@@ -52,8 +52,7 @@ class watched:
             raise CommError(f"{self}: MPI reports: {error}") from error
 
     def __str__(self) -> str:
-        comm = self.comm
-        return f"rank {comm.rank} of {comm.size} on {comm.name!r}: {self.doing}"
+        return f"{self.comm._who()}: {self.doing}"
 
 
 class Farewell:

@@ -1,0 +1,206 @@
+"""ZeroRedundancyOptimizer: each rank keeps optimizer state for its share of the parameters, and updates that.
+
+Shares cut through tensors on the grid, so they balance exactly. The update is the very rule that the
+ordinary optimizer applies to whole parameters, run over stretches of flat memory. On one node the
+parameters are one copy that all ranks map: the owner writes its share in place, and there is nothing to
+gather. `param_memory` says where the parameters lie.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ..backend import of
+from ..flat import Group, Slot, share
+from ..graph.base import wrap
+from ..graph.modes import enable_grad
+from ..optim import Optimizer
+from .param_memory import ParamMemory
+
+__all__ = ["ZeroRedundancyOptimizer"]
+
+
+class _Share:
+    """This rank's part of one flat group: where it lies, and the rule's arrays for it."""
+
+    def __init__(self, group: Group, memory: ParamMemory) -> None:
+        self.group = group
+        self.memory = memory
+        self.begin, self.end = share(group.layout.size, memory.rank, memory.size)
+        self.arrays: dict[str, Any] = {}
+        self.steps = [0] * len(group.placements)  # of each slot; the same on all ranks, as the gradients are
+
+    def array(self, name: str) -> Any:
+        """One of the rule's arrays, zeros at first, for the elements of this share."""
+        if name not in self.arrays:
+            self.arrays[name] = of(self.group.flat).xp.zeros(self.end - self.begin, self.group.layout.dtype)
+        return self.arrays[name]
+
+
+class ZeroRedundancyOptimizer:
+    """An optimizer whose state is divided among the ranks.
+
+    The parameters must belong to a DataParallel. Their arrays become read-only to user code: a write on
+    every rank would race with the others'. Write inside `with opt.writable():`. Raw arrays that were taken
+    from the parameters before are no longer theirs.
+
+    Args:
+        params: as for the optimizer.
+        optimizer_class: an optimizer with a rule: SGD, Adam, AdamW, Adagrad, RMSprop.
+        defaults: its options.
+
+    Attributes:
+        param_groups: the optimizer's; options may be changed between steps, the same on every rank.
+
+    Raises:
+        TypeError: the class is no optimizer that a rule describes.
+        ValueError: a parameter belongs to no DataParallel, or not all parameters of a flat group were given.
+    """
+
+    def __init__(self, params: Any, optimizer_class: type[Optimizer], **defaults: Any) -> None:
+        if not (isinstance(optimizer_class, type) and issubclass(optimizer_class, Optimizer)) or \
+                optimizer_class.rule is None:
+            raise TypeError(f"ZeroRedundancyOptimizer takes an optimizer class with an elementwise rule, got "
+                            f"{getattr(optimizer_class, '__name__', optimizer_class)}")
+        self._optimizer = optimizer_class(params, **defaults)
+        self.param_groups = self._optimizer.param_groups
+        self._options: dict[Any, dict[str, Any]] = {}  # parameter -> its group of options
+        flat_groups: dict[Group, None] = {}
+        for options in self.param_groups:
+            for p in options["params"]:
+                if p.placement is None:
+                    raise ValueError(f"a parameter of shape {tuple(p.shape)} belongs to no DataParallel: wrap the "
+                                     "model first, then make the optimizer")
+                self._options[p] = options
+                flat_groups[p.placement.group] = None
+        for group in flat_groups:
+            for placement in group.placements:
+                if placement.leaf not in self._options:
+                    raise ValueError(f"parameter {placement.slot.name!r} of {group.label} was not given: shares are "
+                                     "cut through all parameters; give it a group with lr=0 to leave it alone")
+        self._shares = [_Share(group, ParamMemory(group)) for group in flat_groups]
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update this rank's share, and return when all ranks have updated theirs. Collective."""
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        for part in self._shares:
+            for slots, step, options in self._stretches(part):
+                self._update(part, slots, step, options)
+            part.memory.publish()
+        for p in self._options:
+            if p._grad is not None:
+                p.bump()
+        return loss
+
+    def _stretches(self, part: _Share) -> Iterator[tuple[list[Slot], int, dict[str, Any]]]:
+        """Neighbouring slots of this share with a gradient, the same options and the same count of steps."""
+        found: list[Slot] = []
+        key: tuple[int, dict[str, Any]] | None = None
+        for position, placement in enumerate(part.group.placements):
+            slot = placement.slot
+            if placement.leaf_grad_is_home():
+                part.steps[position] += 1
+                here = (part.steps[position], self._options[placement.leaf])
+            else:
+                here = None
+            if slot.offset >= part.end or slot.offset + slot.size <= part.begin:
+                continue
+            if found and (here is None or key is None or here[0] != key[0] or here[1] is not key[1]):
+                yield found, *key  # type: ignore[misc]
+                found = []
+            if here is not None:
+                found.append(slot)
+                key = here
+        if found and key is not None:
+            yield found, *key
+
+    def _update(self, part: _Share, slots: list[Slot], step: int, options: dict[str, Any]) -> None:
+        rule = self._optimizer.rule
+        assert rule is not None
+        begin = max(part.begin, slots[0].offset)
+        end = min(part.end, slots[-1].offset + slots[-1].size)
+        mine = slice(begin - part.begin, end - part.begin)
+        p, g = part.memory.flat[begin:end], part.group.flat[begin:end]
+        fresh = step == 1
+        arrays = {}
+        for name in self._optimizer.arrays_of(options):
+            array = part.array(name)[mine]
+            if fresh:
+                array[...] = self._optimizer.new_array(name, options, p)
+            arrays[name] = array
+        if p.dtype.kind == "c":  # two real numbers an element
+            real = p.real.dtype
+            p, g, arrays = p.view(real), g.view(real), {name: array.view(real) for name, array in arrays.items()}
+        rule(p, g, arrays, options, step, -1.0 if options.get("maximize") else 1.0)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget all gradients, or set them to zero in place."""
+        self._optimizer.zero_grad(set_to_none)
+
+    @contextmanager
+    def writable(self) -> Iterator[None]:
+        """Inside, parameters may be written on every rank; at the end each owner's values are taken. Collective."""
+        for part in self._shares:
+            part.memory.open()
+        try:
+            yield
+        finally:
+            for part in self._shares:
+                part.memory.take_and_close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of all ranks in the ordinary optimizer's format, on every rank. Collective."""
+        gathered: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
+        for part in self._shares:
+            stepped = [p.leaf for p, count in zip(part.group.placements, part.steps, strict=True) if count]
+            names = sorted({name for leaf in stepped for name in self._optimizer.arrays_of(self._options[leaf])})
+            flats = {name: part.memory.gather(part.array(name)) for name in names}  # a small share may be empty
+            for position, placement in enumerate(part.group.placements):
+                if not part.steps[position]:
+                    continue
+                state = gathered[placement.leaf]
+                if self._optimizer.counted:
+                    state["step"] = wrap(of(part.group.flat).xp.asarray(float(part.steps[position]), dtype="float32"))
+                for name in self._optimizer.arrays_of(self._options[placement.leaf]):
+                    state[name] = wrap(placement.slot.view(flats[name]).copy())
+        before, self._optimizer.state = self._optimizer.state, gathered
+        try:
+            return self._optimizer.state_dict()
+        finally:
+            self._optimizer.state = before
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over a state from `state_dict()`, of this or of an ordinary optimizer, from any number of ranks.
+
+        Raises:
+            ValueError: groups, sizes or shapes differ; nothing was changed.
+        """
+        self._optimizer.load_state_dict(state_dict)
+        loaded, self._optimizer.state = self._optimizer.state, defaultdict(dict)
+        for part in self._shares:
+            part.steps = [0] * len(part.steps)
+            part.arrays.clear()
+            for position, placement in enumerate(part.group.placements):
+                state = loaded.get(placement.leaf)
+                if state is None:
+                    continue
+                part.steps[position] = int(state["step"].item()) if "step" in state else 1
+                for name in self._optimizer.arrays_of(self._options[placement.leaf]):
+                    self._fill(part, placement.slot, name, state[name].array)
+
+    @staticmethod
+    def _fill(part: _Share, slot: Slot, name: str, whole: Any) -> None:
+        """Copy one parameter's array into this share's part of it."""
+        begin, end = max(part.begin, slot.offset), min(part.end, slot.offset + slot.size)
+        if begin < end:
+            line = whole.transpose(slot.order).reshape(-1)
+            part.array(name)[begin - part.begin:end - part.begin] = line[begin - slot.offset:end - slot.offset]
+
+    def __repr__(self) -> str:
+        return f"ZeroRedundancyOptimizer({self._optimizer!r})"
