@@ -1,4 +1,4 @@
-"""The reduction in shared memory: one pass that sums, divides, squares and writes to every rank."""
+"""The reduction in shared memory: one pass that sums, divides, squares and writes; and its first half alone."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from typing import Any
 from ._register import kernel
 from .norm import norm_blocks
 
-__all__ = ["mean_of_ranks"]
+__all__ = ["mean_of_ranks", "sum_of_ranks"]
 
 _BLOCKS = 4  # grid blocks worked on at a time: what all ranks hold of them stays in cache
 
 
 @kernel
 def mean_of_ranks(xp: Any, flats: Sequence[Any], partials: Sequence[Any], grid: int, divisor: float,
-                  sums: Any = None, more: bool = False) -> None:
+                  sums: Any = None, more: bool = False, outs: Sequence[Any] | None = None) -> None:
     """Write ((g0 + g1) + g2 + ...) / divisor into every flats[r], and its squares' sum by block into every partials[r].
 
     Args:
-        divisor: the number of ranks, or the sum of their weights.
-        sums: keeps the undivided sum for a later call; with `more` that sum so far is added first.
         flats: each rank's gradients of one range, whole grid blocks; float16 is summed in float32.
         partials: each rank's float64 array, one number a block.
+        divisor: the number of ranks, or the sum of their weights.
+        sums: keeps the undivided sum for a later call; with `more` that sum so far is added first.
+        outs: where the mean goes instead of `flats`, perhaps in a narrower dtype.
     """
     first = flats[0]
+    targets = flats if outs is None else outs
     wide = "float32" if first.dtype.kind == "f" and first.dtype.itemsize == 2 else first.dtype
     width = _BLOCKS * grid
     total = xp.empty(min(width, first.size), wide)
@@ -40,10 +42,24 @@ def mean_of_ranks(xp: Any, flats: Sequence[Any], partials: Sequence[Any], grid: 
                 xp.add(sums[part], acc, out=acc)
             sums[part] = acc
         acc /= divisor
-        first[part] = acc
-        mean = first[part]  # rounded to the gradient's dtype, as every rank will read it
-        for other in flats[1:]:
+        targets[0][part] = acc
+        mean = targets[0][part]  # rounded to the gradient's dtype, as every rank will read it
+        for other in targets[1:]:
             other[part] = mean
-        sums = norm_blocks(xp, mean, 2, grid)
+        squares = norm_blocks(xp, mean, 2, grid)
         for partial in partials:
-            partial[begin // grid:(begin + count) // grid] = sums
+            partial[begin // grid:(begin + count) // grid] = squares
+
+
+@kernel
+def sum_of_ranks(xp: Any, flats: Sequence[Any], out: Any, grid: int) -> None:
+    """Write (g0 + g1) + g2 + ... into `out`, in whose dtype it is summed; `out` may be one of `flats`."""
+    width = _BLOCKS * grid
+    total = xp.empty(min(width, out.size), out.dtype)
+    for begin in range(0, out.size, width):
+        part = slice(begin, begin + width)
+        acc = total[:out[part].size]
+        acc[...] = flats[0][part]
+        for other in flats[1:]:
+            acc += other[part]
+        out[part] = acc
