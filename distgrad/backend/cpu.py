@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from . import fused
 from .base import Backend, Device, register
 
 __all__ = ["CPU", "cpu"]
@@ -29,6 +31,9 @@ class CPU(Backend):
         import scipy.special  # imported when first needed: it would double the time of `import distgrad`
 
         return scipy.special
+
+    def override(self, name: str) -> Callable[..., Any] | None:
+        return fused.find(name)
 
     def from_host(self, array: Any) -> np.ndarray:
         return np.asarray(array)

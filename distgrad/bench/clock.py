@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-__all__ = ["Sample", "interleaved", "show"]
+__all__ = ["Sample", "interleaved", "measure", "show", "summarize"]
 
 
 @dataclass(frozen=True)
@@ -25,30 +25,42 @@ class Sample:
     rounds: int
 
 
-def interleaved(contestants: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 3) -> list[Sample]:
-    """Call each contestant once a round, in turn, and time the calls."""
+def measure(contestants: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 3,
+            before: Callable[[], object] = lambda: None) -> dict[str, list[float]]:
+    """Call each contestant once a round, in turn, `before()` each call; the calls' times in microseconds."""
     for _ in range(warmup):
         for call in contestants.values():
             call()
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, call in contestants.items():
+            before()
             begin = time.perf_counter()
             call()
             times[name].append((time.perf_counter() - begin) * 1e6)
+    return times
+
+
+def summarize(times: Mapping[str, Sequence[float]]) -> list[Sample]:
+    """Medians and quartiles."""
     samples = []
     for name, found in times.items():
-        low, median, high = statistics.quantiles(found, n=4) if len(found) > 1 else found * 3
-        samples.append(Sample(name, median, low, high, rounds))
+        low, median, high = statistics.quantiles(found, n=4) if len(found) > 1 else list(found) * 3
+        samples.append(Sample(name, median, low, high, len(found)))
     return samples
 
 
-def show(title: str, samples: Sequence[Sample], scale: float = 1.0, unit: str = "us") -> None:
-    """Print a table (times divided by `scale`, ratios to the first), then one JSON line a contestant."""
+def interleaved(contestants: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 3) -> list[Sample]:
+    """Measure contestants in turn and summarize."""
+    return summarize(measure(contestants, rounds, warmup))
+
+
+def show(title: str, samples: Sequence[Sample], scale: float = 1.0, unit: str = "us", **facts: object) -> None:
+    """Print a table (times divided by `scale`, ratios to the first), then one JSON line a contestant, with `facts`."""
     print(title)
     width = max(len(s.name) for s in samples)
     for s in samples:
         print(f"  {s.name:<{width}}  {s.median / scale:10.3f} {unit}  ({s.low / scale:.3f} - {s.high / scale:.3f})  "
               f"{s.median / samples[0].median:6.2f} x")
     for s in samples:
-        print(json.dumps({"benchmark": title, **asdict(s), "scale": scale, "unit": unit}))
+        print(json.dumps({"benchmark": title, **facts, **asdict(s), "scale": scale, "unit": unit}))

@@ -12,7 +12,7 @@ from distgrad.cli.registry import CommandError, command
 from distgrad.cli.supervise import supervise
 from distgrad.config import child_environment
 
-__all__ = ["run"]
+__all__ = ["run", "start"]
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:
@@ -44,12 +44,17 @@ def run(args: argparse.Namespace) -> int:
     program = ("-m", *args.module) if args.module else tuple(args.program)
     if args.simulate:
         return _simulate(args, program)
+    job = Job(args.ranks, program, args.host, args.hostfile, args.bind, args.threads)
+    return start(job, args.timeout, args.dry_run)
+
+
+def start(job: Job, timeout: float | None = None, dry_run: bool = False) -> int:
+    """Say the command line that starts the job, run it to its end, and return its exit code."""
     environment = child_environment()
     mpiexec = find_mpiexec(environment)
-    job = Job(args.ranks, program, args.host, args.hostfile, args.bind, args.threads)
     line = command_line(job, mpiexec, identify(mpiexec), environment)
     print(line, file=sys.stderr, flush=True)
-    return 0 if args.dry_run else supervise(line, {**environment, **line.variables}, args.timeout)
+    return 0 if dry_run else supervise(line, {**environment, **line.variables}, timeout)
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 
+from distgrad.bench import allreduce, update
 from distgrad.bench.clock import interleaved
+from distgrad.bench.ranks import Gradients
 from distgrad.cli import main
+from distgrad.cli.launcher import find_mpiexec
+from distgrad.cli.registry import CommandError
+from distgrad.distributed import simulate, world
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def json_lines(out: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
 
 
 def test_contestants_take_turns() -> None:
@@ -19,7 +36,7 @@ def test_contestants_take_turns() -> None:
 
 def test_modes_reports_each_mode(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "modes", "--rounds", "3", "--length", "10"]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    lines = json_lines(capsys.readouterr().out)
     assert [line["name"] for line in lines] == ["recording", "no_grad", "inference_mode"]
     assert all(line["median"] > 0 for line in lines)
 
@@ -27,3 +44,48 @@ def test_modes_reports_each_mode(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_wrong_number_of_rounds_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "modes", "--rounds", "0"]) == 2
     assert "--rounds" in capsys.readouterr().err
+
+
+def test_gradients_without_a_backward_are_reduced_as_any_others() -> None:
+    def body(rank: int) -> None:
+        model = Gradients([5000, 3], world())
+        model.reduce()
+        for p in model.parameters:
+            np.testing.assert_allclose(p.grad.numpy(), 0.015, rtol=1e-6)
+        model.exchange()
+        np.testing.assert_allclose(model.parameters[0].grad.numpy(), 0.015, rtol=1e-6)
+        model.close()
+
+    simulate(2)(body)
+
+
+@pytest.mark.parametrize(("benchmark", "names"), [
+    (allreduce, ["DataParallel, shared", "sum in rank order"]), (update, ["one tensor", "eight tensors"]),
+])
+def test_benchmarks_on_ranks_measure_the_same_on_all_of_them(benchmark: ModuleType, names: list[str]) -> None:
+    one, two = simulate(2)(lambda rank: benchmark.run([64, 20_000], rounds=2))
+    assert one == two
+    assert [size for size, _ in one] == [64, 20_000]
+    assert all([s.name for s in samples] == names and all(s.median > 0 for s in samples) for _, samples in one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "contestants"), [("allreduce", 4), ("update", 2)])
+def test_benchmarks_start_their_own_ranks(name: str, contestants: int) -> None:
+    try:
+        find_mpiexec(os.environ)
+    except CommandError:
+        pytest.skip("needs an mpiexec")
+    words = ["bench", name, "--sizes", "4096,100", "--rounds", "2"]
+    done = subprocess.run([sys.executable, "-m", "distgrad", *words], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=100)
+    assert done.returncode == 0, done.stderr
+    lines = json_lines(done.stdout)
+    assert [line["size"] for line in lines] == [4096] * contestants + [100] * contestants  # from rank 0 alone
+    assert all(line["ranks"] == 2 and line["median"] > 0 for line in lines)
+
+
+@pytest.mark.parametrize("words", [["--sizes", "12,x"], ["--sizes", "0"], ["-n", "1"]])
+def test_wrong_words_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "update", *words]) == 2
+    assert words[0] in capsys.readouterr().err

@@ -1,0 +1,37 @@
+"""Compiled overrides of reference kernels, for processors, where numba is installed (the extra `fast`).
+
+    find(name) -> sums / update (an override: arguments checked) -> native (a C function, cached on disk)
+                                                                     -> build (numba, only when it is not cached)
+
+They have the reference's signatures and meaning; what they cannot take (another dtype, odd memory) goes
+to the reference. Nothing in them reorders arithmetic by the processor's vector width, so their bits depend
+neither on how memory is cut nor on the machine. They know arrays, and neither graphs nor ranks.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+from ...config import config
+
+__all__ = ["find"]
+
+_MODULES = {"adam_": "update", "sgd_": "update", "norm_blocks": "sums", "mean_of_ranks": "sums"}
+
+
+def find(name: str) -> Callable[..., Any] | None:
+    """The override of that name; None where there is none, or numba is not installed, or DISTGRAD_KERNELS=reference."""
+    if name not in _MODULES or config.kernels == "reference" or find_spec("numba") is None:
+        return None
+    try:
+        module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    except (ImportError, OSError) as error:
+        warnings.warn(f"numba is installed, but its LLVM cannot be loaded; numpy's kernels are used: {error}",
+                      stacklevel=2)
+        return None
+    override: Callable[..., Any] = getattr(module, name)
+    return override

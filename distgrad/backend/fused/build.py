@@ -1,0 +1,40 @@
+"""From a loop to machine code: numba makes LLVM's intermediate code of it, LLVM an object file for this processor.
+
+The object refers to nothing of Python, so that it can be kept and loaded without numba. Imported only
+when a kernel is not in the cache: numba takes half a second to load, and each loop a part of one to compile.
+"""
+
+from __future__ import annotations
+
+import llvmlite.binding as llvm
+from numba import cfunc, types
+
+from . import loops
+
+__all__ = ["build"]
+
+_OPTIONS = {"nopython": True, "error_model": "numpy", "boundscheck": False, "_nrt": False}
+# What code may call, besides LLVM's own: the C library has it in every process.
+_KNOWN = {"memcpy", "memmove", "memset", "sqrt", "sqrtf"}
+
+
+def build(name: str, dtype: str, signature: str, symbol: str, machine: llvm.TargetMachine) -> bytes:
+    """Compile one loop for elements of `dtype`; the object file exports it as the C function `symbol`.
+
+    Args:
+        signature: one letter an argument, as in `native.SIGNATURES`.
+
+    Raises:
+        RuntimeError: the code needs something that only Python could give it.
+    """
+    element = getattr(types, dtype)
+    kinds = {"t": element, "n": types.int64, "T": types.CPointer(element), "D": types.CPointer(types.float64),
+             "P": types.CPointer(types.CPointer(element)), "Q": types.CPointer(types.CPointer(types.float64))}
+    compiled = cfunc(types.void(*[kinds[letter] for letter in signature]), **_OPTIONS)(getattr(loops, name))
+    module = llvm.parse_assembly(compiled.inspect_llvm().replace(compiled.native_name, symbol))
+    foreign = sorted(function.name for function in module.functions if function.is_declaration
+                     and not function.name.startswith("llvm.") and function.name not in _KNOWN)
+    if foreign:
+        raise RuntimeError(f"the compiled loop {name} calls {', '.join(foreign)}")
+    code: bytes = machine.emit_object(module)
+    return code

@@ -1,0 +1,71 @@
+"""The whole update: gradients of all ranks -> mean -> global norm -> clip -> Adam, until all ranks are done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from ..comm import Communicator
+from ..distributed import world
+from ..nn.utils import clip_grad_norm_
+from ..optim import Adam
+from .clock import Sample
+from .ranks import Gradients, slowest, torch_ranks
+
+__all__ = ["SIZES", "run"]
+
+SIZES = (30_000, 670_000, 5_800_000, 25_000_000)  # parameters
+_MANY = 8
+
+
+def run(sizes: Sequence[int] = SIZES, rounds: int = 30, peer: str | None = None) -> list[tuple[int, list[Sample]]]:
+    """Time updates of float32 models on all ranks of the world. Collective.
+
+    Args:
+        sizes: how many parameters.
+        peer: 'torch' adds gloo's all_reduce of one flat gradient, clip_grad_norm_ and the fused Adam.
+
+    Returns:
+        For each size the samples 'one tensor', 'eight tensors' and 'torch'.
+    """
+    comm = world()
+    found = []
+    with torch_ranks(comm) if peer == "torch" else nullcontext() as torch:
+        for size in sizes:
+            split = [size // _MANY] * (_MANY - 1)
+            models = [Gradients([size], comm), Gradients([*split, size - sum(split)], comm)]
+            contestants = {name: _update(model) for name, model in zip(("one tensor", "eight tensors"), models,
+                                                                       strict=True)}
+            if torch is not None:
+                contestants["torch"] = _torch_update(torch, comm, size)
+            found.append((size, slowest(comm, contestants, rounds)))
+            for model in models:
+                model.close()
+    return found
+
+
+def _update(model: Gradients) -> Callable[[], None]:
+    optimizer = Adam(model.parameters, lr=1e-3)
+
+    def update() -> None:
+        optimizer.zero_grad()
+        model.reduce()
+        clip_grad_norm_(model.parameters, 1.0)
+        optimizer.step()
+
+    return update
+
+
+def _torch_update(torch: Any, comm: Communicator, size: int) -> Callable[[], None]:
+    parameter = torch.nn.Parameter(torch.full((size,), 0.5))
+    parameter.grad = torch.full((size,), 0.01 * (comm.rank + 1))
+    optimizer = torch.optim.Adam([parameter], lr=1e-3, fused=True)
+
+    def update() -> None:
+        torch.distributed.all_reduce(parameter.grad)
+        parameter.grad.div_(comm.size)
+        torch.nn.utils.clip_grad_norm_([parameter], 1.0)
+        optimizer.step()
+
+    return update
