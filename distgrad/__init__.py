@@ -54,7 +54,8 @@ from .utils.einops import watch as _watch_einops
 
 __version__ = "0.1.0"
 
-_LAZY = ("autograd", "backend", "checkpoint", "cli", "comm", "data", "distributed", "nn", "ops", "optim", "utils")
+_LAZY = ("autograd", "backend", "checkpoint", "cli", "comm", "data", "distributed", "linalg", "nn", "ops", "optim",
+         "utils")
 
 globals().update(_DTYPES)
 _watch_einops()
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from . import checkpoint as checkpoint
     from . import data as data
     from . import distributed as distributed
+    from . import linalg as linalg
     from . import nn as nn
     from . import optim as optim
     from . import utils as utils

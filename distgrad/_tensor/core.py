@@ -92,6 +92,9 @@ class Tensor(Operators, Elementwise, Reducing, Shaping, Conversion, NumpyProtoco
     def conj(self) -> Tensor:
         return parts.conj(self)
 
+    def angle(self) -> Tensor:
+        return parts.angle(self)
+
     def size(self, dim: int | None = None) -> Any:
         """All sizes, or one."""
         return self.array.shape if dim is None else self.array.shape[dim]

@@ -186,7 +186,7 @@ class Function:
             bound.apply_defaults()
             args, kwargs = bound.args, bound.kwargs
         live = flags & (GRAD | INFERENCE) == GRAD and any(
-            [isinstance(a, TensorBase) and edge_of(a) is not None for a in args])
+            isinstance(a, TensorBase) and edge_of(a) is not None for a in args)
         rule = cls.__dict__.get("_rule")
         if rule is None:
             rule = cls._rule = _Rule(cls)

@@ -123,7 +123,7 @@ def run_tensor_hooks(table: Table, g: Any) -> Any:
         if not isinstance(result, TensorBase):
             raise TypeError(f"a tensor hook returns a tensor or None, {_name(hook)} returned {type(result).__name__}")
         if result.shape != g.shape or result.dtype != g.dtype:
-            raise RuntimeError(f"the tensor hook {_name(hook)} was given a gradient of shape {tuple(g.shape)} and dtype "
+            raise RuntimeError(f"tensor hook {_name(hook)} was given a gradient of shape {tuple(g.shape)} and dtype "
                                f"{g.dtype}, and returned one of shape {tuple(result.shape)} and dtype {result.dtype}")
         g = _as_given(result, g)
     return g

@@ -90,31 +90,57 @@ class CopySlices:
     @staticmethod
     def vjp(node: Any, g: Any) -> tuple[Any, Any]:
         """(gradient of the base before the write: zero in the region, gradient of what was written)."""
-        chain = node.chain
-        before = None
-        if node.edges[0] is not None:
-            xp = of(g.array if isinstance(g, TensorBase) else g).xp
-            keep = xp.ones(node.shape, node.dtype)
-            _replay(chain, keep)[...] = 0
-            before = g * (wrap(keep) if isinstance(g, TensorBase) else keep)
-        return before, _replay(chain, g)
+        before = None if node.edges[0] is None else _outside(node.chain, node.axes, g)
+        return before, _replay(node.chain, g)
 
 
-class _CopySlicesNode(Node):
-    __slots__ = ("chain",)
+class _Outside:
+    """The rule of `_outside`, which is its own transpose."""
+
+    name = "Outside"
+    fresh = True
+
+    @staticmethod
+    def vjp(node: Any, g: Any) -> Any:
+        return _outside(node.chain, node.axes, g)
+
+
+class _RegionNode(Node):
+    """A node that knows a region of its output: the view that `chain` makes of memory ordered as `axes` says."""
+
+    __slots__ = ("axes", "chain")
 
     chain: tuple[Step, ...]
+    axes: tuple[int, ...]   # the dimensions, outermost in memory first
 
     def name(self) -> str:
-        return "CopySlices"
+        return self.op.name
+
+
+def _outside(chain: tuple[Step, ...], axes: tuple[int, ...], g: Any) -> Any:
+    """A gradient with zeros in the region of a view."""
+    if isinstance(g, TensorBase):
+        edge = edge_of(g) if state.flags & GRAD else None
+        node = None
+        if edge is not None:
+            node = _RegionNode(_Outside, (edge,))
+            node.chain, node.axes, node.shape, node.dtype = chain, axes, g.shape, g.dtype
+        return wrap(_outside(chain, axes, g.array), node)
+    # Memory in the base's order: in another one a step of the chain might have to copy.
+    memory = of(g).xp.empty([g.shape[axis] for axis in axes], g.dtype)
+    result = memory.transpose([axes.index(axis) for axis in range(len(axes))])
+    result[...] = g
+    _replay(chain, result)[...] = 0
+    return result
 
 
 def rebase(view: Any, written: Any) -> None:
     """The view's memory now holds `written`: give the base, and all its views, the history of that."""
     info = view._view
     base = info.base
-    node = _CopySlicesNode(CopySlices, (edge_of(base), edge_of(written)))
-    node.chain = info.chain
+    node = _RegionNode(CopySlices, (edge_of(base), edge_of(written)))
+    strides = base.array.strides
+    node.chain, node.axes = info.chain, tuple(sorted(range(len(strides)), key=lambda axis: -abs(strides[axis])))
     node.shape, node.dtype = base.shape, base.dtype
     set_history(base, node)
     _renew(view, base)

@@ -51,7 +51,8 @@ class _Kernels(dict[type, Callable[..., Any]]):
             found = partial(kernel, backend.xp)
         elif "." in kernel:
             family, name = kernel.split(".")
-            found = getattr(backend.kernels, name) if family == "kernels" else _keep_half(getattr(backend.special, name))
+            found = getattr(backend.kernels, name) if family == "kernels" else _keep_half(getattr(backend.special,
+            name))
         else:
             found = getattr(backend.xp, kernel)
         self[kind] = found

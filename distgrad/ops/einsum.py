@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from ..graph.base import TensorBase
 from ..graph.function import Function
 from ._arguments import one_dim, size_tuple
 from ._declare import conj
@@ -16,7 +17,7 @@ from .rearrange import diagonal
 from .sums import sum as total
 from .views import permute, select
 
-__all__ = ["Contract", "contract", "einsum", "tensordot"]
+__all__ = ["Contract", "contract", "einsum", "one_dtype", "tensordot"]
 
 _Labels = tuple[Any, ...]
 
@@ -146,6 +147,13 @@ def _term(term: str, ndim: int | None, equation: str, hidden: int = 0) -> _Label
     return (*head, *(range(hidden - 1, -1, -1) if dots else ()), *tail)
 
 
+def one_dtype(name: str, *operands: Any) -> None:
+    """Raises RuntimeError unless all operands have one dtype; raw arrays among themselves are as numpy takes them."""
+    dtypes = {str(x.dtype) for x in operands}
+    if len(dtypes) > 1 and any(isinstance(x, TensorBase) for x in operands):
+        raise RuntimeError(f"{name}: operands have one dtype, got {' and '.join(sorted(dtypes))}; cast with .to()")
+
+
 def einsum(equation: str, *operands: Any) -> Any:
     """Sums of products of operands whose dimensions carry labels.
 
@@ -157,12 +165,13 @@ def einsum(equation: str, *operands: Any) -> Any:
         operands: tensors of one dtype, or one list of them.
 
     Raises:
-        RuntimeError: an equation that is malformed or does not fit the operands.
+        RuntimeError: an equation that is malformed or does not fit the operands, or different dtypes.
     """
     if len(operands) == 1 and isinstance(operands[0], (tuple, list)):
         operands = tuple(operands[0])
     if not operands:
         raise RuntimeError("einsum: there are no operands")
+    one_dtype("einsum", *operands)
     labels, out = _parsed(equation, tuple([len(x.shape) for x in operands]))
     pairs = [(x, found) if len(set(found)) == len(found) else _without_repeats(x, found)
              for x, found in zip(operands, labels, strict=True)]
@@ -195,8 +204,9 @@ def tensordot(a: Any, b: Any, dims: Any = 2) -> Any:
         dims: how many, the last ones of a and the first ones of b; or a pair of lists of dimensions.
 
     Raises:
-        RuntimeError: different numbers or sizes of dimensions.
+        RuntimeError: different numbers or sizes of dimensions, or different dtypes.
     """
+    one_dtype("tensordot", a, b)
     na, nb = len(a.shape), len(b.shape)
     if isinstance(dims, int):
         if not 0 <= dims <= min(na, nb):

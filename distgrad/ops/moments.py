@@ -14,7 +14,7 @@ from ..graph.function import Function
 from ._arguments import dims_of
 from .extremum import amax, amin
 from .pointwise import abs as absolute
-from .pointwise import exp, sign
+from .pointwise import direction, exp
 from .select import where
 from .sums import FoundDims, Mean, as_floating, count_of, in_dtype, is_half, kept_shape, raw_sum, spread
 from .views import reshape
@@ -116,7 +116,7 @@ class Norm(Function):
         x, y = ctx.saved
         p = ctx.p
         if p == 1:
-            return spread(g, x.shape, ctx.dims, ctx.keepdim) * sign(x)
+            return spread(g, x.shape, ctx.dims, ctx.keepdim) * direction(x)
         still = y == 0
         divisor = where(still, 1, y)
         g = where(still, 0, g / (divisor if p == 2 else divisor ** (p - 1)))
@@ -124,7 +124,7 @@ class Norm(Function):
         if p == 2:
             return g * x
         zero = x == 0
-        return g * where(zero, 0, sign(x) * absolute(where(zero, 1, x)) ** (p - 1))
+        return g * where(zero, 0, direction(x) * absolute(where(zero, 1, x)) ** (p - 1))
 
 
 class CountNonzero(Function):

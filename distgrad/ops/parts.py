@@ -6,8 +6,11 @@ from typing import Any
 
 from ..backend import of
 from ..backend.dtypes import complex_of
+from ..graph.base import TensorBase
 from ..graph.function import Function
+from ._promote import float_dtype
 from .cast import cast
+from .select import where
 
 __all__ = ["Angle", "Complex", "Conj", "Imag", "Real", "ViewAsComplex", "ViewAsReal", "angle",
            "complex", "conj", "imag", "real", "view_as_complex", "view_as_real"]
@@ -62,7 +65,8 @@ class Angle(Function):
         (x,) = ctx.saved
         if x.dtype.kind != "c":
             return g * 0
-        return g * 1j * x / (x * conj(x))
+        size = x * conj(x)
+        return g * 1j * x / where(size == 0, 1.0, size)
 
 
 class Complex(Function):
@@ -126,6 +130,8 @@ def imag(x: Any) -> Any:
 
 def angle(x: Any) -> Any:
     """The argument of each element, in radians."""
+    if isinstance(x, TensorBase) and x.dtype.kind not in "fc":
+        x = cast(x, float_dtype(x.dtype))
     return Angle.apply(x)
 
 

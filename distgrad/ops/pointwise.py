@@ -9,13 +9,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..backend import of
+from ..graph.base import TensorBase, new_like
+from ..graph.function import Function
 from ._declare import MINUS_ONE, NUMBERS, ONE, ZERO, binary, compare, unary
 from .select import where
 
 __all__ = [
     "abs", "acos", "acosh", "add", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and", "bitwise_not",
-    "bitwise_or", "bitwise_xor", "ceil", "copysign", "cos", "cosh", "digamma", "div", "eq", "erf", "erfc", "erfinv",
-    "exp", "exp2", "expm1", "floor", "floor_divide", "fmod", "frac", "ge", "gelu", "gt", "hypot", "isfinite", "isinf",
+    "bitwise_or", "bitwise_xor", "ceil", "copysign", "cos", "cosh", "digamma", "direction", "div", "eq", "erf", "erfc",
+    "erfinv", "exp", "exp2", "expm1", "floor", "floor_divide", "fmod", "frac", "ge", "gelu", "gt", "hypot", "isfinite",
+    "isinf",
     "isnan", "le", "leaky_relu", "lgamma", "log", "log10", "log1p", "log2", "log_sigmoid", "logaddexp", "logical_and",
     "logical_not", "logical_or", "logical_xor", "lt", "maximum", "minimum", "mul", "ne", "neg", "pow", "reciprocal",
     "relu", "remainder", "round", "rsqrt", "sigmoid", "sign", "silu", "sin", "sinh", "softplus", "sqrt", "square",
@@ -34,7 +38,8 @@ sub = binary("sub", "subtract", da=ONE, db=MINUS_ONE)
 mul = binary("mul", "multiply", da=lambda b: b, db=lambda a: a)
 div = binary("div", "true_divide", da=lambda b: 1 / b, db=lambda a, b: -(a / b) / b, floating=True)
 neg = unary("neg", "negative", d=MINUS_ONE, floating=False)
-square = unary("square", "square", d=lambda x: 2 * x, floating=False)
+square = unary("square", lambda xp, x: x * x if x.dtype.kind != "b" else x.astype("int64"), d=lambda x: 2 * x,
+    floating=False)
 reciprocal = unary("reciprocal", lambda xp, x: 1 / x, d=lambda y: -y * y)
 
 
@@ -92,10 +97,18 @@ sinh = unary("sinh", "sinh", d=lambda x: cosh(x))
 cosh = unary("cosh", "cosh", d=lambda x: sinh(x))
 tanh = unary("tanh", "tanh", d=lambda y: 1 - y * y)
 asinh = unary("asinh", "arcsinh", d=lambda x: rsqrt(x * x + 1))
-acosh = unary("acosh", "arccosh", d=lambda x: rsqrt(x * x - 1))
+acosh = unary("acosh", "arccosh", d=lambda x: rsqrt(x - 1) * rsqrt(x + 1) if x.dtype.kind == "c" else rsqrt(x * x - 1))
 atanh = unary("atanh", "arctanh", d=lambda x: 1 / (1 - x * x))
-atan2 = binary("atan2", "arctan2", da=lambda a, b: b / (a * a + b * b), db=lambda a, b: -a / (a * a + b * b),
+atan2 = binary("atan2", "arctan2", da=lambda a, b: b / _not_zero(a * a + b * b),
+               db=lambda a, b: -a / _not_zero(a * a + b * b),
                floating=True)
+
+
+def _not_zero(x: Any) -> Any:
+    """A divisor under a numerator that is 0 where this is."""
+    return where(x == 0, 1.0, x)
+
+
 hypot = binary("hypot", "hypot", da=lambda a, y: a / y, db=lambda b, y: b / y, floating=True)
 
 # -- special functions
@@ -104,26 +117,40 @@ erf = unary("erf", "special.erf", d=lambda x: exp(-x * x) * (2 / math.sqrt(math.
 erfc = unary("erfc", "special.erfc", d=lambda x: exp(-x * x) * (-2 / math.sqrt(math.pi)))
 erfinv = unary("erfinv", "special.erfinv", d=lambda y: exp(y * y) * (math.sqrt(math.pi) / 2))
 lgamma = unary("lgamma", "special.gammaln", d=lambda x: digamma(x))
-digamma = unary("digamma", "special.psi", d=lambda x: _trigamma(x))
-_trigamma = unary("polygamma", lambda xp, x: _polygamma(xp, 1, x))
+digamma = unary("digamma", "special.psi", d=lambda x: _Polygamma.apply(x, order=1))
 xlogy = binary("xlogy", "special.xlogy", da=lambda a, b: where((a == 0) & (b <= 0), 0.0, log(b)),
                db=lambda a, b: a / b, floating=True)
 
 
-def _polygamma(xp: Any, order: int, x: Any) -> Any:
-    from ..backend import of
+class _Polygamma(Function):
+    """The derivative of this order of digamma."""
 
-    return of(x).special.polygamma(order, x).astype(x.dtype)
+    name = "Polygamma"
+
+    def forward(ctx: Any, x: Any, order: int) -> Any:
+        ctx.save(x)
+        ctx.order = order
+        return of(x).xp.asarray(of(x).special.polygamma(order, x)).astype(x.dtype)
+
+    def vjp(ctx: Any, g: Any) -> Any:
+        (x,) = ctx.saved
+        return g * _Polygamma.apply(x, order=ctx.order + 1)
 
 
 # -- activations
 
-relu = unary("relu", lambda xp, x: xp.maximum(x, 0), d=lambda y: y > 0, floating=False)
-sigmoid = unary("sigmoid", "special.expit", d=lambda y: y * (1 - y))
+relu = unary("relu", lambda xp, x: xp.maximum(x, 0), d=lambda y: logical_not(y <= 0), floating=False)
+sigmoid = unary("sigmoid", lambda xp, x: _sigmoid(xp, x), d=lambda y: y * (1 - y))
 silu = unary("silu", "kernels.silu", d=lambda x: _silu_slope(x, sigmoid(x)))
 log_sigmoid = unary("log_sigmoid", "kernels.log_sigmoid", d=lambda x: sigmoid(-x))
 _gelu_erf = unary("gelu", "kernels.gelu", d=lambda x: _normal_cdf(x) + x * exp(x * x * -0.5) * _INV_SQRT_2PI)
 _gelu_tanh = unary("gelu", "kernels.gelu_tanh", d=lambda x: _gelu_tanh_slope(x))
+
+
+def _sigmoid(xp: Any, x: Any) -> Any:
+    if x.dtype.kind == "c":
+        return 1 / (1 + xp.exp(-x))
+    return of(x).special.expit(x).astype(x.dtype, copy=False)
 
 
 def _silu_slope(x: Any, s: Any) -> Any:
@@ -172,8 +199,8 @@ minimum = binary("minimum", "minimum", da=lambda a, b: where(a == b, 0.5, a < b)
 
 # -- absolute values, signs, rounding. The derivative of abs at 0 is 0.
 
-abs = unary("abs", "absolute", d=lambda x: sign(x), floating=False)
-sign = unary("sign", "sign", d=ZERO, floating=False)
+abs = unary("abs", "absolute", d=lambda x: direction(x), floating=False)
+sign = unary("sign", lambda xp, x: _sign(xp, x), d=ZERO, floating=False)
 floor = unary("floor", "floor", d=ZERO, floating=False)
 ceil = unary("ceil", "ceil", d=ZERO, floating=False)
 trunc = unary("trunc", "trunc", d=ZERO, floating=False)
@@ -181,8 +208,27 @@ _round = unary("round", "round", d=ZERO, floating=False)
 copysign = binary("copysign", "copysign", da=lambda a, y: where(a == 0, 0.0, sign(a) * sign(y)),
                   db=ZERO, floating=True)
 floor_divide = binary("floor_divide", "floor_divide", da=None, db=None)
-remainder = binary("remainder", "remainder", da=ONE, db=lambda a, b: -floor(a / b))
-fmod = binary("fmod", "fmod", da=ONE, db=lambda a, b: -trunc(a / b))
+remainder = binary("remainder", "remainder", da=ONE, db=lambda a, b: -floor(_fixed(a) / _fixed(b)))
+fmod = binary("fmod", "fmod", da=ONE, db=lambda a, b: -trunc(_fixed(a) / _fixed(b)))
+
+
+def _sign(xp: Any, x: Any) -> Any:
+    """-1, 0 or 1, and 0 for NaN."""
+    if x.dtype.kind == "f":
+        return xp.subtract(x > 0, x < 0, dtype=x.dtype)
+    if x.dtype.kind == "c":
+        raise TypeError("complex numbers have no sign; x / x.abs() has their direction")
+    return x if x.dtype.kind == "b" else xp.sign(x)
+
+
+def direction(x: Any) -> Any:
+    """The sign of real numbers, x / |x| of complex ones; 0 of 0. What abs has as its derivative."""
+    return where(x == 0, 0.0, x / _not_zero(abs(x))) if x.dtype.kind == "c" else sign(x)
+
+
+def _fixed(x: Any) -> Any:
+    """A value that a quotient is only rounded from: nothing is differentiated through it."""
+    return new_like(x) if isinstance(x, TensorBase) else x
 
 
 def round(x: Any, *, decimals: int = 0) -> Any:

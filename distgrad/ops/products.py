@@ -9,7 +9,7 @@ from ..graph.base import TensorBase
 from ..graph.function import Function
 from ._arguments import one_dim, same_dtype
 from ._declare import conj
-from .einsum import contract
+from .einsum import contract, one_dtype
 from .rearrange import diagonal, roll
 from .sums import sum as total
 from .views import broadcast_tensors, expand, mT, reshape, unsqueeze
@@ -66,11 +66,6 @@ def _shapes(a: Any, b: Any) -> str:
     return f"shapes {tuple(a.shape)} and {tuple(b.shape)}"
 
 
-def _one_dtype(name: str, a: Any, b: Any) -> None:
-    if a.dtype != b.dtype and (isinstance(a, TensorBase) or isinstance(b, TensorBase)):
-        raise RuntimeError(f"{name}: operands have one dtype, got {a.dtype} and {b.dtype}; cast one with .to()")
-
-
 def matmul(a: Any, b: Any) -> Any:
     """The matrix product a @ b.
 
@@ -83,7 +78,7 @@ def matmul(a: Any, b: Any) -> Any:
     na, nb = len(a.shape), len(b.shape)
     if not na or not nb:
         raise RuntimeError(f"matmul: needs at least one dimension each, got {_shapes(a, b)}")
-    _one_dtype("matmul", a, b)
+    one_dtype("matmul", a, b)
     if a.shape[-1] != b.shape[-2 if nb > 1 else 0]:
         raise RuntimeError(f"matmul: {_shapes(a, b)} do not fit: {a.shape[-1]} columns, "
                            f"{b.shape[-2 if nb > 1 else 0]} rows")
@@ -158,7 +153,7 @@ def inner(a: Any, b: Any) -> Any:
         return a * b
     if a.shape[-1] != b.shape[-1]:
         raise RuntimeError(f"inner: the last dimensions of {_shapes(a, b)} differ")
-    _one_dtype("inner", a, b)
+    one_dtype("inner", a, b)
     left = (*range(na - 1), -1)
     right = (*range(na - 1, na + nb - 2), -1)
     return contract(a, left, b, right, tuple(range(na + nb - 2)))

@@ -63,13 +63,14 @@ class Clamp(Function):
 
     def vjp(ctx: Any, g: Any) -> Any:
         x, low, high = ctx.saved
-        below = None if low is None else x < low
-        above = None if high is None else x > high
-        outside = above if below is None else below if above is None else below | above
-        if high is not None and below is not None:
-            below = below & (low <= high)
-        return (where(outside, 0, g), where(below, g, 0) if ctx.needs(1) else None,
-                where(above, g, 0) if ctx.needs(2) else None)
+        inside = True if low is None else x >= low  # neither holds for NaN, which gets no gradient
+        if high is not None:
+            inside = inside & (x <= high)
+        below = None
+        if ctx.needs(1):
+            below = x < low if high is None else (x < low) & (low <= high)
+        return (where(inside, g, 0), where(below, g, 0) if ctx.needs(1) else None,
+                where(x > high, g, 0) if ctx.needs(2) else None)
 
 
 def clamp(x: Any, min: Any = None, max: Any = None) -> Any:

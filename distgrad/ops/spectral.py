@@ -86,6 +86,10 @@ class SVD(Function):
         if gvh is not None:
             turn = matmul(vh, adjoint(gvh))
             inside = inside + unsqueeze(s, -1) * (_off_diagonal(turn - adjoint(turn)) / gaps)
+        if gu is not None and gvh is not None and u.dtype.kind == "c":  # the phases that u and vh share
+            turn = matmul(adjoint(u), gu)
+            turn = turn - adjoint(turn)
+            inside = inside + (turn - _off_diagonal(turn)) / (2 * scale)
         gx = matmul(matmul(u, inside), vh)
         if gu is not None and m > k:
             outside = gu - matmul(u, matmul(adjoint(u), gu))

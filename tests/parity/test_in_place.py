@@ -50,6 +50,8 @@ for view_name, view in VIEWS.items():
             weight = w
             while weight.dim() > target.dim():
                 weight = weight[0]
+            while weight.dim() < target.dim():
+                weight = weight.unsqueeze(1)
             for dim, n in enumerate(target.shape):
                 weight = weight.narrow(dim, 0, n) if weight.shape[dim] >= n else weight.expand(*target.shape)
             change(target, weight)
@@ -219,6 +221,25 @@ def setitem_keys(lib):
         (base * base).sum().backward()
         found.append((base, x.grad, v.grad))
     return found
+
+
+@case
+def write_into_a_view_of_fortran_memory(lib):
+    x = lib.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], dtype=lib.float64).t().clone().t().requires_grad_()
+    base = x * 1
+    flat = base.t().reshape(-1)
+    flat[1:4].mul_(10)
+    (base * base).sum().backward()
+    return base, x.grad
+
+
+@case
+def infinite_gradient_of_what_was_overwritten(lib):
+    x, w = leaf(lib, [1.0, 2.0, 3.0]), leaf(lib, [0.0])
+    base = x * 1
+    base[:1] = w
+    base.sqrt().sum().backward()
+    return x.grad, w.grad
 
 
 @case
