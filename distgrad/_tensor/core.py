@@ -23,6 +23,7 @@ from ..ops import parts, shape
 from .conversion import Conversion
 from .dlpack import Exchange
 from .elementwise import Elementwise
+from .fresh import Fresh
 from .numpy_protocol import NumpyProtocol
 from .operators import Operators
 from .reducing import Reducing
@@ -32,7 +33,7 @@ __all__ = ["Tensor"]
 
 
 @tensor_class
-class Tensor(Operators, Elementwise, Reducing, Shaping, Conversion, NumpyProtocol, Exchange, TensorBase):
+class Tensor(Operators, Elementwise, Reducing, Shaping, Conversion, Fresh, NumpyProtocol, Exchange, TensorBase):
     """An n-dimensional array that remembers how it was computed.
 
     `t.array` is the raw array (shared memory, outside the graph's knowledge). Make tensors with

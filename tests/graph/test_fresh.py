@@ -1,0 +1,42 @@
+"""Tensors made from others, closeness, and short names that scripts use."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import distgrad
+
+
+def test_new_tensors_take_dtype_and_sizes() -> None:
+    x = distgrad.ones(2, dtype=distgrad.float64)
+    assert x.new_zeros(2, 3).dtype == np.float64 and x.new_zeros((2, 3)).shape == (2, 3)
+    assert x.new_full((2,), 7).tolist() == [7.0, 7.0]
+    assert x.new_ones(1, dtype=distgrad.int32).dtype == np.int32
+    assert x.new_tensor([1, 2], requires_grad=True).requires_grad and x.new_tensor([1]).dtype == np.float64
+    assert x.new_empty(0).shape == (0,)
+
+
+def test_closeness() -> None:
+    a, b = distgrad.tensor([1.0, float("nan")]), distgrad.tensor([1.0 + 1e-7, float("nan")])
+    assert a.isclose(b).tolist() == [True, False]
+    assert not a.allclose(b) and a.allclose(b, equal_nan=True)
+    assert distgrad.equal(a[:1], a[:1]) and not a.equal(a) and not a.equal(a[:1])
+    with pytest.raises(RuntimeError, match="dtype"):
+        a.allclose(b.double())
+
+
+def test_nan_to_num_passes_gradients_where_nothing_was_replaced() -> None:
+    x = distgrad.tensor([1.0, float("nan"), float("inf"), float("-inf")], requires_grad=True)
+    y = x.nan_to_num(nan=5.0, posinf=9.0)
+    assert y.tolist() == [1.0, 5.0, 9.0, float(np.finfo("f4").min)]
+    y.sum().backward()
+    assert x.grad.tolist() == [1, 0, 0, 0]
+
+
+def test_bounds_and_conversions() -> None:
+    x = distgrad.tensor([-1.0, 2.0])
+    assert x.clamp_min(0).tolist() == [0, 2] and x.clamp_max(0).tolist() == [-1, 0]
+    assert x.clamp_min_(0) is x and x.tolist() == [0, 2]
+    assert (x.short().dtype, x.byte().dtype, x.char().dtype) == (np.int16, np.uint8, np.int8)
+    assert not x.is_cuda
