@@ -108,13 +108,13 @@ def run_backward(roots: list[Any], grads: list[Any], *, retain_graph: bool, crea
     _thread.run = run
     try:
         _plan(run, roots, captured, accumulate, closed)
+        for root in roots:
+            if root.kind is LEAF:
+                run.leaves[root] = run.leaves.get(root, 0) + 1
         if run.outer is None and _thread.before:
             waiting, _thread.before = _thread.before, None
             for begin in waiting:
                 begin(run)
-        for root in roots:
-            if root.kind is LEAF:
-                run.leaves[root] = run.leaves.get(root, 0) + 1
         for root, g in zip(roots, grads, strict=True):
             _deliver(run, root, g, False)
         if tracing.listeners:
@@ -138,6 +138,7 @@ def _visit(run: Run) -> None:
     """The loop: each node gives its rule the summed gradient and hands the results to its inputs."""
     pending = run.pending
     keep = run.retain
+    guarded = state.flags & ANOMALY
     checked = state.flags & (ANOMALY_NAN | ANOMALY_INF)
     for node in run.order:
         g = pending.pop(node, None)
@@ -151,7 +152,7 @@ def _visit(run: Run) -> None:
         if node.hooks is not None:
             g = hooks.prehooks(node, g)
         op = node.op
-        grads = op.vjp(node, g) if not state.flags & ANOMALY else _guarded(op, node, g)
+        grads = _guarded(op, node, g) if guarded else op.vjp(node, g)
         if checked:
             anomaly.check(node, grads)
         if not keep:
