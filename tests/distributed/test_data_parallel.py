@@ -404,3 +404,20 @@ def test_the_batch_helper_covers_the_whole_batch() -> None:
     x, _ = batch("mlp", 0, 1, 0)
     shards = [batch("mlp", rank, 3, 0)[0].numpy() for rank in range(3)]
     np.testing.assert_array_equal(np.concatenate(shards), x)
+
+
+def test_an_anomaly_names_the_rank() -> None:
+    from distgrad.autograd import detect_anomaly
+    from distgrad.errors import AnomalyError
+
+    def body(rank: int) -> str:
+        x = distgrad.tensor([float(rank)], requires_grad=True)
+        with detect_anomaly():
+            try:
+                (1 / x).backward()
+            except AnomalyError as error:
+                return str(error)
+        return ""
+
+    said = simulate(2)(body)
+    assert "rank 0: " in said[0] and "(1 / x).backward()" in said[0] and not said[1]
