@@ -18,7 +18,8 @@ from typing import Any
 from ._typing import Array, DType, Shape
 from .backend import of
 
-__all__ = ["GRID", "Group", "Layout", "Placement", "Slot", "State", "plan", "share"]
+__all__ = ["GRID", "Group", "Layout", "Placement", "Slot", "State", "plan", "share",
+           "share_sizes"]
 
 GRID = 4096
 _ALIGNMENT = 64  # bytes; a cache line, and what vector loads like
@@ -91,6 +92,11 @@ def share(size: int, rank: int, ranks: int) -> tuple[int, int]:
     return blocks * rank // ranks * GRID, blocks * (rank + 1) // ranks * GRID
 
 
+def share_sizes(size: int, ranks: int) -> list[int]:
+    """How many elements each rank owns, in rank order."""
+    return [end - begin for begin, end in (share(size, rank, ranks) for rank in range(ranks))]
+
+
 class State(enum.Enum):
     """What a group's gradients are."""
 
@@ -108,7 +114,7 @@ class Group:
         flat: the gradients, `layout.size` elements.
         state: see State; single-process groups go from EMPTY to REDUCED at once.
         rank, ranks: who shares the work of one pass over the buffer.
-        gather: this rank's share of float64 partials -> the partials of all ranks, in rank order.
+        gather: (this rank's share of float64 partials, the ranks' counts) -> those of all, in rank order.
         comm: of the ranks that share the gradients, for whoever needs collectives of their own.
         label: what to call the owner in messages.
     """
@@ -117,7 +123,7 @@ class Group:
     flat: Array
     rank: int = 0
     ranks: int = 1
-    gather: Callable[[Array], Array] = lambda part: part
+    gather: Callable[[Array, list[int]], Array] = lambda part, counts: part
     comm: Any = None
     label: str = "the model"
     state: State = State.EMPTY
@@ -177,7 +183,8 @@ class Group:
         live = [p for p in self.placements if p.slot.index in chosen and p.leaf_grad_is_home()]
         if len(live) < len(self.placements):
             part = self._masked(begin, end, live)
-        return self.gather(backend.kernels.norm_blocks(part, norm_type, GRID))
+        counts = [size // GRID for size in share_sizes(self.layout.size, self.ranks)]
+        return self.gather(backend.kernels.norm_blocks(part, norm_type, GRID), counts)
 
     def _masked(self, begin: int, end: int, live: list[Placement]) -> Array:
         """This rank's share with everything outside of the chosen slots set to zero."""

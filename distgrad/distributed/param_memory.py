@@ -11,7 +11,7 @@ from ..backend import of
 from ..comm import Communicator, SelfCommunicator, nodes
 from ..comm.shared import NodeMemory, node_memory
 from ..errors import rank_prefix
-from ..flat import Group, share
+from ..flat import Group, share, share_sizes
 
 __all__ = ["ParamMemory"]
 
@@ -68,18 +68,14 @@ class ParamMemory:
         else:
             self._barrier()
 
-    def _counts(self) -> list[int]:
-        bounds = [share(self.group.layout.size, rank, self.size) for rank in range(self.size)]
-        return [end - begin for begin, end in bounds]
-
     def _exchange(self, flat: Any) -> None:
         begin, end = share(self.group.layout.size, self.rank, self.size)
-        self.comm.allgatherv(flat[begin:end].copy(), flat, self._counts())
+        self.comm.allgatherv(flat[begin:end].copy(), flat, share_sizes(flat.size, self.size))
 
     def gather(self, part: Any) -> Any:
         """All ranks' arrays of the length of their share, as one."""
         whole = of(part).xp.empty(self.group.layout.size, part.dtype)
-        self.comm.allgatherv(part, whole, self._counts())
+        self.comm.allgatherv(part, whole, share_sizes(whole.size, self.size))
         return whole
 
     def open(self) -> None:

@@ -211,12 +211,10 @@ class Reducer:
         placement.group.partials = None
         placement.late = None
 
-    def gather(self, part: Any) -> Any:
-        """All ranks' float64 partial sums, in rank order."""
-        sizes = [int.from_bytes(size, "little")
-                 for size in self.control.allgather_bytes(int(part.size).to_bytes(8, "little"))]
-        whole = of(part).xp.empty(sum(sizes), part.dtype)
-        self.control.allgatherv(of(part).xp.ascontiguousarray(part), whole, sizes)
+    def gather(self, part: Any, counts: list[int]) -> Any:
+        """All ranks' float64 partial sums, in rank order; `counts` says how many each rank has."""
+        whole = of(part).xp.empty(sum(counts), part.dtype)
+        self.control.allgatherv(of(part).xp.ascontiguousarray(part), whole, counts)
         return whole
 
     def close(self) -> None:

@@ -161,7 +161,8 @@ def test_ranks_do_not_change_a_bit(ranks, p) -> None:
         for rank in range(ranks):
             parameters = with_gradients()
 
-            def gather(part, rank=rank, turn=turn):
+            def gather(part, counts, rank=rank, turn=turn):
+                assert part.size == counts[rank]
                 parts[rank] = part
                 return np.concatenate([parts[r] for r in range(ranks)]) if turn else part
 
