@@ -208,7 +208,7 @@ class Tensor(Operators, Elementwise, Reducing, Shaping, Conversion, Fresh, Numpy
 
             warnings.warn("reading .grad of a tensor that is no leaf: it is kept only after retain_grad()",
                           UserWarning, stacklevel=2)
-        return self._grad
+        return self._grad if self.placement is None else self.placement.read(self)
 
     @grad.setter
     def grad(self, value: Any) -> None:
@@ -317,6 +317,6 @@ class Tensor(Operators, Elementwise, Reducing, Shaping, Conversion, Fresh, Numpy
             raise RuntimeError("deepcopy of a tensor with history is not possible; detach() or clone() it")
         copy = make(type(self), self.array.copy(), None, self._rg)
         if self._grad is not None:
-            copy._grad = self._grad.clone()
+            copy._grad = self.grad.clone()
         memo[id(self)] = copy
         return copy

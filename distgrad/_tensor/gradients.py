@@ -17,6 +17,9 @@ def clear_grad(parameter: Any, set_to_none: bool) -> None:
     if set_to_none:
         parameter.grad = None
         return
+    if parameter.placement is not None and parameter.placement.leaf_grad_is_home():
+        parameter.placement.zero()
+        return
     if grad.fn is not None:
         parameter.grad = grad = grad.detach()
     with no_grad():

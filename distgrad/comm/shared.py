@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import get
 from ..errors import CommError, RankFailedError
 from .base import Communicator
 from .deadline import Deadline, report, stacks
@@ -33,9 +34,10 @@ __all__ = ["LINE", "NodeMemory", "node_memory"]
 LINE = 64            # bytes between two ranks' counters: a cache line each
 _HEADER = 4096       # bytes before a rank's block: its counters, and a nonce for the probe
 _NONCE = slice(1024, 1040)
-_SPINS = 200         # looks before the core is offered to others
-_YIELDS = 256        # yields before naps, and between two looks at clock and peers
-_NAP = 5e-5          # seconds; with more ranks than cores a yield alone may come straight back
+_PATIENCE = 4000     # looks at a time, with the core offered to others in between: some 200 microseconds
+_TURNS = 10          # such times before naps
+_NAP = 5e-5          # seconds
+_ROUND = 64          # naps between two looks at clock and peers
 _ORDERED = ("x86_64", "AMD64", "i686")
 
 
@@ -50,14 +52,20 @@ class NodeMemory:
         self.comm = comm
         self.blocks = [segment[_HEADER:] for segment in segments]
         # For each rank a row of eight int64, written by that rank alone. A memoryview reads faster than numpy.
-        self._counters = [memoryview(segment[:LINE]).cast("q") for segment in segments]
+        rows = [segment[:LINE].view(np.int64) for segment in segments]
+        self._counters = [memoryview(row) for row in rows]
         self._mine = self._counters[comm.rank]
         self._values = [memoryview(segment[LINE:2 * LINE]).cast("d") for segment in segments]
+        self._look = get("cpu").kernels.watch_plan(rows, _PATIENCE if comm.ranks_are_processes else 1)
         self._watch = watch
 
     def raise_counter(self, column: int, value: int) -> None:
         """Tell all ranks that this one has come so far."""
         self._mine[column] = value
+
+    def reached_by_any(self, column: int, value: int) -> bool:
+        """Whether the counter of any rank has come to `value`."""
+        return any(row[column] >= value for row in self._counters)
 
     def leave(self, value: float) -> None:
         """Put a number where all ranks can read it; raise a counter afterwards to say that it is there."""
@@ -74,34 +82,35 @@ class NodeMemory:
                 return False
         return True
 
-    def wait(self, column: int, value: int, doing: str, between: Callable[[], object]) -> None:
+    def wait(self, column: int, value: int, doing: str, between: Callable[[], object] | None = None) -> None:
         """Return when every rank's counter has come to `value`.
 
-        Spins briefly, then yields the core, then naps; watches the clock and the other ranks meanwhile.
+        Looks again and again while it offers the core to others, then naps; watches the clock and the other
+        ranks meanwhile.
 
         Args:
             doing: what this rank waits for, for messages.
-            between: called again and again while waiting: work that others may wait for.
+            between: called now and then while waiting: work that others may wait for.
 
         Raises:
             RankFailedError: a rank that is missing has ended.
             CommError: the hard limit has passed.
         """
-        for _ in range(_SPINS):
-            if self.reached(column, value):
-                return
-            between()
+        if self.reached(column, value):
+            return
+        size = len(self._counters)
         deadline = Deadline()
-        looks = 0
-        while not self.reached(column, value):
-            between()
-            looks += 1
-            if looks > _YIELDS or not self.comm.ranks_are_processes:
+        turns = 0
+        while True:
+            if between is not None:
+                between()
+            if self._look(column, value, 0, size):
+                return
+            turns += 1
+            if turns > _TURNS or not self.comm.ranks_are_processes:
                 time.sleep(_NAP)
-            else:
-                os.sched_yield()
-            if looks % _YIELDS == 0:
-                self._look_round(column, value, doing, deadline)
+                if turns % _ROUND == 0:
+                    self._look_round(column, value, doing, deadline)
 
     def _look_round(self, column: int, value: int, doing: str, deadline: Deadline) -> None:
         missing = [rank for rank, row in enumerate(self._counters) if row[column] < value]

@@ -9,7 +9,8 @@ A weighted exchange keeps its undivided sums, so that the next one before zero_g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ..backend import of
@@ -17,11 +18,11 @@ from ..comm import Communicator, Progress, Work
 from ..comm.shared import NodeMemory
 from ..flat import GRID, Group, share
 from .bucket import Bucket, Hook
+from .counters import DONE, FILLED
 from .hooks import mean_hook
+from .peers import PeerGradients, Rounds
 
 __all__ = ["Exchange", "NodeExchange", "WireExchange"]
-
-_FILLED, _DONE = 0, 1  # columns of the counters: buckets that a rank has filled, and whose share it has reduced
 
 
 class Exchange(Protocol):
@@ -112,7 +113,8 @@ class NodeExchange:
 
     A rank raises a counter when it has filled a bucket; when all have, each takes its share: sums the
     ranks' gradients in rank order, divides once, takes the sum of squares of each grid block in the same
-    pass, and writes the mean to every rank's memory. The main thread does this at hook polls and at the end.
+    pass, and writes the mean to every rank's memory, or for sharded gradients to its own alone. The main
+    thread does this at hook polls and at the end.
     """
 
     def __init__(self, groups: Sequence[Group], memory: NodeMemory, everyone: Sequence[Sequence[Any]],
@@ -126,14 +128,21 @@ class NodeExchange:
         self.rank, self.size = memory.comm.rank, memory.comm.size
         self.everyone = dict(zip(groups, everyone, strict=True))
         self.partials = dict(zip(groups, partials, strict=True))
-        self.sums: dict[Bucket, Any] = {}  # of this rank's share, once a weighted backward came
-        self.queue: list[Bucket] = []
+        self.rounds = Rounds(memory)
+        self.plans: dict[tuple[Bucket, bool], Callable[[float, bool], None]] = {}
+        self.queue: deque[Bucket] = deque()
         self.filled = self.done = 0
-        self.weighted, self.before = False, 0.0
+        self.weighted, self.before, self.divisor = False, 0.0, 0.0
+
+    def shard(self, group: Group) -> None:
+        """From now on each mean of this group is written once, by its owner. Collective; no backward may run."""
+        group.share_among(self.rank, self.size, group.layout.buckets)
+        group.peers = PeerGradients(self.rounds, self.everyone[group], group)
+        self.plans.clear()
 
     def begin(self, weight: float | None, before: float) -> None:
         """An exchange begins; `weight` is this rank's in a weighted one, `before` that of what was reduced already."""
-        self.weighted, self.before = weight is not None, before
+        self.weighted, self.before, self.divisor = weight is not None, before, 0.0
         if weight is not None:
             self.memory.leave(weight)
 
@@ -141,42 +150,53 @@ class NodeExchange:
         """Tell the node that this rank's part of the bucket is there."""
         self.queue.append(bucket)
         self.filled += 1
-        self.memory.raise_counter(_FILLED, self.filled)
+        self.memory.raise_counter(FILLED, self.filled)
         self.progress()
 
     def progress(self) -> None:
         """Reduce this rank's share of every bucket that all ranks have filled."""
-        while self.queue and self.memory.reached(_FILLED, self.done + 1):
-            self._reduce(self.queue.pop(0))
-            self.done += 1
-            self.memory.raise_counter(_DONE, self.done)
+        while self.queue and self.memory.reached(FILLED, self.done + 1):
+            self._reduce_next()
 
-    def _reduce(self, bucket: Bucket) -> None:
+    def _reduce_next(self) -> None:
+        bucket = self.queue.popleft()
+        plan = self.plans.get((bucket, self.weighted)) or self._plan(bucket)
+        plan(self.divisor or self._find_divisor(), self.before > 0)
+        self.done += 1
+        self.memory.raise_counter(DONE, self.done)
+
+    def _find_divisor(self) -> float:
+        """The number of ranks, or the sum of all weights so far, which all ranks have left by now."""
+        divisor = float(self.size)
+        if self.weighted:
+            divisor = self.before
+            for weight in self.memory.values():
+                divisor += weight
+        self.divisor = divisor or 1.0
+        return self.divisor
+
+    def _plan(self, bucket: Bucket) -> Callable[[float, bool], None]:
+        """How this rank's share of a bucket is reduced, with all arguments at hand."""
+        group = bucket.group
         begin, end = share(bucket.end - bucket.begin, self.rank, self.size)
-        begin, end = bucket.begin + begin, bucket.begin + end
-        if begin == end:
-            return
-        flats = [flat[begin:end] for flat in self.everyone[bucket.group]]
-        blocks = [partial[begin // GRID:end // GRID] for partial in self.partials[bucket.group]]
+        part, blocks = slice(bucket.begin + begin, bucket.begin + end), \
+            slice((bucket.begin + begin) // GRID, (bucket.begin + end) // GRID)
+        flats = [flat[part] for flat in self.everyone[group]]
         backend = of(flats[0])
-        if not self.weighted:
-            backend.kernels.mean_of_ranks(flats, blocks, GRID, float(self.size))
-            return
-        sums = self.sums.get(bucket)
-        if sums is None:
-            sums = self.sums[bucket] = backend.xp.empty_like(flats[0])
-        total = self.before
-        for weight in self.memory.values():
-            total += weight
-        backend.kernels.mean_of_ranks(flats, blocks, GRID, total or 1.0, sums, self.before > 0)
+        plan: Callable[[float, bool], None] = backend.kernels.mean_plan(
+            flats, [partial[blocks] for partial in self.partials[group]], GRID,
+            backend.xp.empty_like(flats[0]) if self.weighted else None,
+            None if group.peers is None else [flats[self.rank]])
+        self.plans[bucket, self.weighted] = plan
+        return plan
 
     def finish(self) -> None:
         """Return when every rank has reduced its share of every bucket that was launched."""
         memory = self.memory
-        memory.wait(_FILLED, self.filled, f"the reduction of {self.filled - self.done} bucket(s) of gradients",
-                    self.progress)
-        self.progress()
-        memory.wait(_DONE, self.filled, "the end of the reduction", self.progress)
+        while self.queue:
+            memory.wait(FILLED, self.done + 1, f"the reduction of {len(self.queue)} bucket(s) of gradients")
+            self._reduce_next()
+        memory.wait(DONE, self.filled, "the end of the reduction")
         for group, partials in self.partials.items():
             group.note_partials(partials[self.rank])
 

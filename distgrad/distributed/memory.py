@@ -1,7 +1,7 @@
 """Where the flat memory of a model's groups lies: in a node's shared blocks, or in this process alone.
 
 A rank's block holds, group after group, the gradients, the sums of squares of their grid blocks, and
-where asked for, room for sums that are wider than the gradients.
+where asked for, room for sums that are wider than the gradients; at the end, room for short messages.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ..backend import get
 from ..comm.arguments import sum_dtype
 from ..comm.shared import NodeMemory
 from ..flat import GRID, Layout
+from .control import message_room
 
 __all__ = ["FlatMemory", "memory_of_groups", "memory_size"]
 
@@ -40,6 +41,7 @@ class FlatMemory:
 def memory_size(layouts: Sequence[Layout], sums: bool = False) -> int:
     """Bytes that one rank's block needs."""
     size = sum(layout.size * layout.dtype.itemsize + layout.size // GRID * 8 for layout in layouts)
+    size += message_room(sum(len(layout.slots) for layout in layouts))
     return size + sum(_wider(layout) for layout in layouts) if sums else size
 
 

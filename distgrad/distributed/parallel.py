@@ -16,13 +16,15 @@ from .._typing import Array
 from ..backend import of
 from ..comm.shared import NodeMemory, node_memory
 from ..config import config
-from ..flat import GRID, Group, Layout, Placement, plan
+from ..errors import rank_prefix
+from ..flat import GRID, Group, Layout, Placement, State, plan
 from ..graph.base import wrap
 from ..graph.hooks import leaf_hooks
 from ..graph.modes import is_grad_enabled
 from ..nn import Module
 from . import session
 from .bucket import Hook
+from .control import NodeControl, WireControl, message_room
 from .exchange import NodeExchange
 from .reducer import Reducer
 from .transport import choose
@@ -93,8 +95,11 @@ class DataParallel:
                         for members, layout, flat in zip(kinds, layouts, chosen.flats.mine, strict=True)]
         self._reducer: Reducer | None = None
         if communicator.size > 1 or hook is not None:
-            exchange = chosen.exchange(self._groups)
-            self._reducer = Reducer(self._groups, communicator, exchange, overlap=overlap, label=label)
+            own = communicator.dup()
+            control = NodeControl(chosen.ground, len(named)) if isinstance(chosen.ground, NodeMemory) \
+                else WireControl(own)
+            self._reducer = Reducer(self._groups, own, chosen.exchange(self._groups), control, overlap=overlap,
+                                    label=label)
             _connect(self._reducer)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -156,14 +161,38 @@ class DataParallel:
     def _ensure_reducer(self) -> Reducer:
         """A world of one has no reducer until a weighted backward asks for what it keeps."""
         if self._reducer is None:
-            memory = node_memory(self.comm, 0)
+            count = sum(len(group.placements) for group in self._groups)
+            memory = node_memory(self.comm, message_room(count))
             assert isinstance(memory, NodeMemory)
             flats = [[group.flat] for group in self._groups]
             partials = [[of(group.flat).xp.zeros(group.layout.size // GRID)] for group in self._groups]
             exchange = NodeExchange(self._groups, memory, flats, partials)
-            self._reducer = Reducer(self._groups, self.comm, exchange, overlap=False, label=self._groups[0].label)
+            self._reducer = Reducer(self._groups, self.comm.dup(), exchange, NodeControl(memory, count), overlap=False,
+                                    label=self._groups[0].label)
             _connect(self._reducer)
         return self._reducer
+
+    def full_grad(self, parameter: Any) -> Any:
+        """A parameter's reduced gradient as a new tensor, also where gradients are sharded. Collective.
+
+        None if the parameter has none.
+
+        Raises:
+            ValueError: the parameter is not one of this model's.
+            RuntimeError: the gradients were not reduced yet.
+        """
+        placement = parameter.placement
+        if placement is None or placement.group not in self._groups:
+            raise ValueError(f"full_grad: a parameter of shape {tuple(parameter.shape)} does not belong to this model")
+        if not placement.leaf_grad_is_home():
+            return None
+        group = placement.group
+        if group.state is State.LOCAL and group.ranks > 1:
+            raise RuntimeError(f"{rank_prefix()}full_grad: the gradients of {group.label} were not reduced yet")
+        if group.peers is None:
+            return parameter.grad.clone()
+        flat = group.collect()
+        return wrap(placement.slot.view(flat).copy())
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The module's state_dict, under the module's own names. Collective: buffers come from rank 0."""
@@ -176,6 +205,9 @@ class DataParallel:
         """Give communicators and thread back, and the parameters their freedom. Collective."""
         for placement in [p for group in self._groups for p in group.placements]:
             leaf = placement.leaf
+            placement.group.settle()
+            if leaf is not None and placement.group.peers is not None:
+                leaf.grad = None  # only its owners have it
             if leaf is not None:
                 leaf.placement = None
                 if leaf.hooks is not None:
@@ -207,7 +239,7 @@ def _place(members: list[tuple[str, Any]], layout: Layout, flat: Array, label: s
     for slot, (_, p) in zip(layout.slots, reversed(members), strict=True):
         before = p.grad
         p.grad = None
-        p.placement = Placement(group, slot, wrap(slot.view(flat)), weakref.ref(p))
+        p.placement = Placement(group, slot, wrap, weakref.ref(p))
         if before is not None:
             p.grad = before
     return group
@@ -222,8 +254,10 @@ class _Arrival(partial):  # type: ignore[type-arg]
 def _connect(reducer: Reducer) -> None:
     """Let the reducer hear of every gradient, and the groups share the work of passes over them."""
     for group in reducer.groups:
-        group.rank, group.ranks, group.gather = reducer.control.rank, reducer.control.size, reducer.gather
-        group.comm = reducer.control
+        group.share_among(reducer.comm.rank, reducer.comm.size, [(0, group.layout.size)])
+        group.gather, group.comm = reducer.gather, reducer.comm
+        if isinstance(reducer.exchange, NodeExchange):
+            group.shard = partial(reducer.exchange.shard, group)
     for placement in reducer.placements:
         hook = _Arrival(lambda _leaf, placement=placement: session.arrived(reducer, placement))
         hook.reducer = reducer

@@ -11,7 +11,7 @@ from ..backend import of
 from ..comm import Communicator, SelfCommunicator, nodes
 from ..comm.shared import NodeMemory, node_memory
 from ..errors import rank_prefix
-from ..flat import Group, share, share_sizes
+from ..flat import Group
 
 __all__ = ["ParamMemory"]
 
@@ -59,24 +59,26 @@ class ParamMemory:
             return
         self._published += 1
         self._shared.raise_counter(_WRITTEN, self._published)
-        self._shared.wait(_WRITTEN, self._published, "the update of the parameters", _nothing)
+        self._shared.wait(_WRITTEN, self._published, "the update of the parameters")
 
     def publish(self) -> None:
         """Every rank has written its share: all see all of them. Collective."""
         if self._shared is None:
-            self._exchange(self.flat)
+            self.flat[...] = self.gather(self.owned(self.flat))
         else:
             self._barrier()
 
-    def _exchange(self, flat: Any) -> None:
-        begin, end = share(self.group.layout.size, self.rank, self.size)
-        self.comm.allgatherv(flat[begin:end].copy(), flat, share_sizes(flat.size, self.size))
+    def gather(self, mine: Any) -> Any:
+        """All ranks' arrays over what they own, put where it belongs in the whole. Collective."""
+        gathered = of(mine).xp.empty(self.group.layout.size, mine.dtype)
+        sizes = [sum(end - begin for begin, end in ranges) for ranges in self.group.owned]
+        self.comm.allgatherv(mine, gathered, sizes)
+        return self.group.in_place_of_owners(gathered)
 
-    def gather(self, part: Any) -> Any:
-        """All ranks' arrays of the length of their share, as one."""
-        whole = of(part).xp.empty(self.group.layout.size, part.dtype)
-        self.comm.allgatherv(part, whole, share_sizes(whole.size, self.size))
-        return whole
+    def owned(self, flat: Any) -> Any:
+        """What this rank owns of a flat array, one range after the other, in new memory."""
+        parts = [flat[begin:end] for begin, end in self.group.owned[self.rank]]
+        return of(flat).xp.concatenate(parts) if parts else flat[:0].copy()
 
     def open(self) -> None:
         """Give every rank a private, writable copy of the parameters."""
@@ -85,15 +87,11 @@ class ParamMemory:
 
     def take_and_close(self) -> None:
         """Take each owner's share of its copy, and show the result read-only. Collective."""
-        begin, end = share(self.group.layout.size, self.rank, self.size)
-        self.flat[begin:end] = self._draft[begin:end]
+        for begin, end in self.group.owned[self.rank]:
+            self.flat[begin:end] = self._draft[begin:end]
         del self._draft
         self.publish()
         self._rebind(self.flat, read_only=True)
-
-
-def _nothing() -> None:
-    """There is no work to do for others while waiting for their updates."""
 
 
 def _communicator(group: Group) -> Communicator:

@@ -8,44 +8,51 @@ same order, so branches may differ between ranks. `session` orders several model
 from __future__ import annotations
 
 import contextlib
-import struct
+import time
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
 from ..backend import of
 from ..comm import Communicator
-from ..errors import CommError, RankFailedError, rank_prefix
+from ..errors import CommError
 from ..flat import Group, Placement, State
 from ..graph.engine import Run
 from .bucket import Bucket
+from .control import Control, Flag, Kind, Report, compare
 from .exchange import Exchange
 from .weights import Weights
 
 __all__ = ["Reducer"]
 
 _created = count().__next__
-_HEADER = struct.Struct("<bdI")  # kind, weight, length of the error that follows
+_HAS, _LATE = 1, 2  # bits of a parameter in a report
 
 
 class Reducer:
-    """Buckets of one model's groups, how they are exchanged, and a communicator for short messages.
+    """Buckets of one model's groups, how they are exchanged, and how the ranks hear of each other.
 
     Attributes:
+        comm: for collectives of the main thread.
         index: the order of creation, the same on every rank, which orders models on the wire.
         sync: False inside `no_sync()`: gradients stay this rank's own.
         weights: what `model.backward` was given since the gradients were last empty.
     """
 
-    def __init__(self, groups: Sequence[Group], comm: Communicator, exchange: Exchange, *,
+    def __init__(self, groups: Sequence[Group], comm: Communicator, exchange: Exchange, control: Control, *,
                  overlap: bool, label: str) -> None:
+        """
+        Args:
+            comm: the reducer's own; it closes it.
+        """
         self.index = _created()
         self.label = label
         self.groups = list(groups)
         self.exchange = exchange
         self.sync = True
         self.overlap = overlap
-        self.control = comm.dup()
+        self.comm = comm
+        self.control = control
         self.buckets: list[Bucket] = []
         self._of: dict[Placement, list[Bucket]] = {}
         for group in self.groups:
@@ -61,6 +68,8 @@ class Reducer:
         self.weights = Weights()
         self.seed: float | None = None  # the weight of the `model.backward` that runs
         self._weight: float | None = None
+        self.reports: list[Report] = []  # what all ranks said at the end of the last backward
+        self._since = time.perf_counter()
         self._error = ""
         self._next = 0
 
@@ -145,23 +154,50 @@ class Reducer:
             RankFailedError: another rank's backward raised, or was of another kind than this one's.
         """
         try:
+            self.control.say(self._report())
             self.exchange.finish()
-            used, late = self._agree()
+            self.reports = reports = self.control.hear()
+            compare(reports, self.comm.rank, self.label)
         finally:
             for bucket in self.buckets:
                 bucket.reset()
+            self._since = time.perf_counter()
+        if self._weight is not None:
+            for report in reports:
+                self.weights.total += report.weight
+            self.exchange.divide(self.weights.total or 1.0)
         for group in self.groups:
             group.end_round()
-        for placement, is_used, is_late in zip(self.placements, used, late, strict=True):
-            if is_late:
-                self._reduce_late(placement)
-            if is_used or is_late:
-                placement.hold()
-            placement.filled = False
+        self._hand_out([report.bits for report in reports])
         for group in self.groups:
             if not group.live:
-                group.state = State.EMPTY
+                group.forget()
             group.remember()
+
+    def _report(self) -> Report:
+        kind = Kind.PLAIN if self._weight is None else Kind.WEIGHTED
+        bits = bytes([_HAS * p.filled | _LATE * (p.late is not None) for p in self.placements])
+        return Report(kind, Flag(0), self._weight or 0.0, time.perf_counter() - self._since, self._mark(),
+                      self._error, bits)
+
+    def _mark(self) -> int:
+        """One fingerprint of all groups' last steps."""
+        mark = 0
+        for group in self.groups:
+            mark = mark * 31 + group.mark
+        return mark & 0xFFFFFFFFFFFFFFFF
+
+    def _hand_out(self, bits: Sequence[bytes]) -> None:
+        """Every parameter that any rank used has a gradient."""
+        together = 0
+        for each in bits:
+            together |= int.from_bytes(each, "little")
+        for placement, has in zip(self.placements, together.to_bytes(len(self.placements), "little"), strict=True):
+            if has & _LATE:
+                self._reduce_late(placement)
+            if has:
+                placement.hold()
+            placement.filled = False
 
     def abandon(self, error: Exception) -> None:
         """This rank's backward raised: take part to the end all the same, and tell the others why."""
@@ -170,41 +206,13 @@ class Reducer:
             self.launch_rest()
             self.finish()
 
-    def _agree(self) -> tuple[list[bool], list[bool]]:
-        """Which parameters have a gradient, and which a late one, on any rank.
-
-        One message a backward: its kind, this rank's weight, its error if it has one, and the bits.
-        """
-        error = self._error.encode()
-        kind = 1 if self._weight is not None else 0
-        bits = bytes(p.filled | (p.late is not None) << 1 for p in self.placements)
-        messages = self.control.allgather_bytes(_HEADER.pack(kind, self._weight or 0.0, len(error)) + error + bits)
-        heads = [_HEADER.unpack_from(message) for message in messages]
-        for rank, (message, (_, _, length)) in enumerate(zip(messages, heads, strict=True)):
-            if length and rank != self.control.rank:
-                text = message[_HEADER.size:_HEADER.size + length].decode()
-                raise RankFailedError(f"{rank_prefix()}{self.label}: backward raised on rank {rank}: {text}", rank)
-        for rank, (theirs, _, _) in enumerate(heads):
-            if theirs != kind:
-                names = ("loss.backward()", "model.backward(loss, weight)")
-                raise RankFailedError(f"{rank_prefix()}{self.label}: rank {rank} called {names[theirs]}, this rank "
-                                      f"{names[kind]}; a step's gradients are of one kind on all ranks", rank)
-        if self._weight is not None:
-            for _, weight, _ in heads:
-                self.weights.total += weight
-            self.exchange.divide(self.weights.total or 1.0)
-        found = [0] * len(bits)
-        for message in messages:
-            found = [a | b for a, b in zip(found, message[len(message) - len(bits):], strict=True)]
-        return [bool(b & 1) for b in found], [bool(b & 2) for b in found]
-
     def _reduce_late(self, placement: Placement) -> None:
         """A gradient that came after its bucket had left (a backward inside a hook): reduced by itself."""
         target = placement.home.array
         xp = of(target).xp
         send = xp.zeros(target.shape, target.dtype) if placement.late is None else xp.ascontiguousarray(placement.late)
         recv = xp.empty_like(send)
-        self.control.allreduce(send, recv, mean=self._weight is None)
+        self.comm.allreduce(send, recv, mean=self._weight is None)
         if self._weight is not None:
             recv /= recv.dtype.type(self.weights.total or 1.0)
         target += recv
@@ -214,10 +222,10 @@ class Reducer:
     def gather(self, part: Any, counts: list[int]) -> Any:
         """All ranks' float64 partial sums, in rank order; `counts` says how many each rank has."""
         whole = of(part).xp.empty(sum(counts), part.dtype)
-        self.control.allgatherv(of(part).xp.ascontiguousarray(part), whole, counts)
+        self.comm.allgatherv(of(part).xp.ascontiguousarray(part), whole, counts)
         return whole
 
     def close(self) -> None:
         """Give back communicators and thread; collective."""
         self.exchange.close()
-        self.control.close()
+        self.comm.close()

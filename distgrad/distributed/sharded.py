@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..backend import of
-from ..flat import Group, Slot, share
+from ..errors import rank_prefix
+from ..flat import Group, Slot, State
 from ..graph.base import wrap
 from ..graph.modes import enable_grad
 from ..optim import Optimizer
@@ -24,20 +25,30 @@ __all__ = ["ZeroRedundancyOptimizer"]
 
 
 class _Share:
-    """This rank's part of one flat group: where it lies, and the rule's arrays for it."""
+    """This rank's part of one flat group: what it owns, and the rule's arrays for that, one range after the other."""
 
     def __init__(self, group: Group, memory: ParamMemory) -> None:
         self.group = group
         self.memory = memory
-        self.begin, self.end = share(group.layout.size, memory.rank, memory.size)
+        self.ranges = group.owned[memory.rank]
+        self.size = sum(end - begin for begin, end in self.ranges)
         self.arrays: dict[str, Any] = {}
         self.steps = [0] * len(group.placements)  # of each slot; the same on all ranks, as the gradients are
 
     def array(self, name: str) -> Any:
-        """One of the rule's arrays, zeros at first, for the elements of this share."""
+        """One of the rule's arrays, zeros at first, for all elements that this rank owns."""
         if name not in self.arrays:
-            self.arrays[name] = of(self.group.flat).xp.zeros(self.end - self.begin, self.group.layout.dtype)
+            self.arrays[name] = of(self.group.flat).xp.zeros(self.size, self.group.layout.dtype)
         return self.arrays[name]
+
+    def cut(self, begin: int, end: int) -> Iterator[tuple[slice, slice]]:
+        """What this rank owns of [begin, end): where it lies in the flat memory, and where in its arrays."""
+        before = 0
+        for low, high in self.ranges:
+            first, last = max(begin, low), min(end, high)
+            if first < last:
+                yield slice(first, last), slice(before + first - low, before + last - low)
+            before += high - low
 
 
 class ZeroRedundancyOptimizer:
@@ -81,6 +92,9 @@ class ZeroRedundancyOptimizer:
                 if placement.leaf not in self._options:
                     raise ValueError(f"parameter {placement.slot.name!r} of {group.label} was not given: shares are "
                                      "cut through all parameters; give it a group with lr=0 to leave it alone")
+        for group in flat_groups:
+            if group.shard is not None:
+                group.shard()
         self._shares = [_Share(group, ParamMemory(group)) for group in flat_groups]
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -90,54 +104,58 @@ class ZeroRedundancyOptimizer:
             with enable_grad():
                 loss = closure()
         for part in self._shares:
-            for slots, step, options in self._stretches(part):
-                self._update(part, slots, step, options)
+            if part.group.state is State.LOCAL and part.group.ranks > 1:
+                raise RuntimeError(f"{rank_prefix()}the gradients of {part.group.label} were not reduced over the "
+                                   "ranks yet; step after a backward outside of no_sync()")
+        for part in self._shares:
+            for begin, end, step, options in self._stretches(part):
+                self._update(part, begin, end, step, options)
             part.memory.publish()
+            part.group.used_up = part.group.peers is not None
         for p in self._options:
             if p._grad is not None:
                 p.bump()
+        self._optimizer.mark([part.group for part in self._shares])
         return loss
 
-    def _stretches(self, part: _Share) -> Iterator[tuple[list[Slot], int, dict[str, Any]]]:
-        """Neighbouring slots of this share with a gradient, the same options and the same count of steps."""
-        found: list[Slot] = []
-        key: tuple[int, dict[str, Any]] | None = None
+    def _stretches(self, part: _Share) -> Iterator[tuple[int, int, int, dict[str, Any]]]:
+        """Ranges of slots with a gradient, the same options and the same count of steps: begin, end, step, options."""
+        begin = end = step = 0
+        options: dict[str, Any] = {}
         for position, placement in enumerate(part.group.placements):
-            slot = placement.slot
-            if placement.leaf_grad_is_home():
-                part.steps[position] += 1
-                here = (part.steps[position], self._options[placement.leaf])
-            else:
-                here = None
-            if slot.offset >= part.end or slot.offset + slot.size <= part.begin:
+            if not placement.leaf_grad_is_home():
+                if end:
+                    yield begin, end, step, options
+                end = 0
                 continue
-            if found and (here is None or key is None or here[0] != key[0] or here[1] is not key[1]):
-                yield found, *key  # type: ignore[misc]
-                found = []
-            if here is not None:
-                found.append(slot)
-                key = here
-        if found and key is not None:
-            yield found, *key
+            part.steps[position] += 1
+            here = self._options[placement.leaf]
+            slot = placement.slot
+            if end and (part.steps[position] != step or here is not options):
+                yield begin, end, step, options
+                end = 0
+            if not end:
+                begin, step, options = slot.offset, part.steps[position], here
+            end = slot.offset + slot.size
+        if end:
+            yield begin, end, step, options
 
-    def _update(self, part: _Share, slots: list[Slot], step: int, options: dict[str, Any]) -> None:
-        rule = self._optimizer.rule
+    def _update(self, part: _Share, begin: int, end: int, step: int, options: dict[str, Any]) -> None:
+        """Apply the rule to what this rank owns of [begin, end)."""
+        rule, optimizer = self._optimizer.rule, self._optimizer
         assert rule is not None
-        begin = max(part.begin, slots[0].offset)
-        end = min(part.end, slots[-1].offset + slots[-1].size)
-        mine = slice(begin - part.begin, end - part.begin)
-        p, g = part.memory.flat[begin:end], part.group.flat[begin:end]
-        fresh = step == 1
-        arrays = {}
-        for name in self._optimizer.arrays_of(options):
-            array = part.array(name)[mine]
-            if fresh:
-                array[...] = self._optimizer.new_array(name, options, p)
-            arrays[name] = array
-        if p.dtype.kind == "c":  # two real numbers an element
-            real = p.real.dtype
-            p, g, arrays = p.view(real), g.view(real), {name: array.view(real) for name, array in arrays.items()}
-        rule(p, g, arrays, options, step, -1.0 if options.get("maximize") else 1.0)
+        factor = (-1.0 if options.get("maximize") else 1.0) * part.group.factor
+        names = optimizer.arrays_of(options)
+        for there, here in part.cut(begin, end):
+            p, g = part.memory.flat[there], part.group.flat[there]
+            arrays = {name: part.array(name)[here] for name in names}
+            if step == 1:
+                for name, array in arrays.items():
+                    array[...] = optimizer.new_array(name, options, p)
+            if p.dtype.kind == "c":  # two real numbers an element
+                real = p.real.dtype
+                p, g, arrays = p.view(real), g.view(real), {name: array.view(real) for name, array in arrays.items()}
+            rule(p, g, arrays, options, step, factor)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients, or set them to zero in place."""
@@ -197,10 +215,9 @@ class ZeroRedundancyOptimizer:
     @staticmethod
     def _fill(part: _Share, slot: Slot, name: str, whole: Any) -> None:
         """Copy one parameter's array into this share's part of it."""
-        begin, end = max(part.begin, slot.offset), min(part.end, slot.offset + slot.size)
-        if begin < end:
-            line = whole.transpose(slot.order).reshape(-1)
-            part.array(name)[begin - part.begin:end - part.begin] = line[begin - slot.offset:end - slot.offset]
+        line = whole.transpose(slot.order).reshape(-1)
+        for there, here in part.cut(slot.offset, slot.offset + slot.size):
+            part.array(name)[here] = line[there.start - slot.offset:there.stop - slot.offset]
 
     def __repr__(self) -> str:
         return f"ZeroRedundancyOptimizer({self._optimizer!r})"

@@ -316,6 +316,7 @@ def accumulate_grad(leaf: Any, g: Any, owned: bool) -> None:
     """
     before = leaf._grad
     if isinstance(g, TensorBase):
+        before = before if leaf.placement is None else leaf.placement.read(leaf)
         leaf._grad = g.clone() if before is None else before + g  # type: ignore[attr-defined]
     elif leaf.placement is not None:
         leaf.placement.accumulate(leaf, g)

@@ -214,6 +214,6 @@ def _replace_memory(parameter: Any, change: Callable[[Any], Any]) -> None:
         if changed.array is data.array:
             return
         parameter.data = changed
-        grad = parameter._grad
+        grad = parameter.grad
         if grad is not None:
             parameter._grad = change(grad.detach())

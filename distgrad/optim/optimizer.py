@@ -6,12 +6,14 @@ whether ranks share them is not known here: a step reads `p.grad` and writes `p`
 
 from __future__ import annotations
 
+import zlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 from .._tensor.gradients import clear_grad
 from ..backend import of
+from ..flat import Group
 from ..graph.base import TensorBase, wrap
 from ..graph.hooks import RemovableHandle, Table
 from ..graph.modes import enable_grad
@@ -128,14 +130,28 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        placed = set()
         for group in self.param_groups:
             for p in group["params"]:
                 if p._grad is not None:
                     self._update(p, group)
+                    if p.placement is not None:
+                        placed.add(p.placement.group)
+        if placed:
+            self.mark(placed)
         self.steps_taken += 1
         for hook in self._post_hooks.snapshot():
             hook(self, (closure,), {})
         return loss
+
+    def mark(self, placed: Iterable[Group]) -> None:
+        """Leave a fingerprint of all options where the ranks that share gradients compare them."""
+        if any(flat.ranks > 1 for flat in placed):
+            options = [sorted((name, repr(value)) for name, value in group.items() if not name.startswith("param"))
+                       for group in self.param_groups]
+            mark = zlib.crc32(repr(options).encode()) or 1
+            for flat in placed:
+                flat.mark = mark
 
     def _update(self, p: Any, group: dict[str, Any]) -> None:
         """One parameter's step."""
@@ -156,7 +172,10 @@ class Optimizer:
                 state[name] = wrap(self.new_array(name, group, p.array))
                 step = step if self.counted else 1
             arrays[name] = state[name].array
-        apply(rule, p.array, p._grad.array, arrays, group, step, -1.0 if group.get("maximize") else 1.0)
+        factor = -1.0 if group.get("maximize") else 1.0
+        if p.placement is not None and p.placement.leaf_grad_is_home():
+            factor *= p.placement.group.factor
+        apply(rule, p.array, p._grad.array, arrays, group, step, factor)
         p.bump()
 
     def zero_grad(self, set_to_none: bool = True) -> None:

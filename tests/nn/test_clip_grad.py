@@ -42,7 +42,7 @@ def in_flat_memory(parameters, ranks=1, rank=0, gather=None):
     for i, p in enumerate(parameters):
         slot = by_name[str(i)]
         value, p.grad = p.grad, None
-        p.placement = Placement(group, slot, dg.from_numpy(slot.view(group.flat)), weakref.ref(p))
+        p.placement = Placement(group, slot, dg.from_numpy, weakref.ref(p))
         if value is not None:
             p.grad = value
     group.state = State.REDUCED

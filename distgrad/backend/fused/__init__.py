@@ -1,6 +1,6 @@
 """Compiled overrides of reference kernels, for processors, where numba is installed (the extra `fast`).
 
-    find(name) -> sums / update (an override: arguments checked) -> native (a C function, cached on disk)
+    find(name) -> sums / update / watch (an override: arguments checked) -> native (a C function, cached on disk)
                                                                      -> build (numba, only when it is not cached)
 
 They have the reference's signatures and meaning; what they cannot take (another dtype, odd memory) goes
@@ -20,7 +20,8 @@ from ...config import config
 
 __all__ = ["find"]
 
-_MODULES = {"adam_": "update", "sgd_": "update", "norm_blocks": "sums", "mean_of_ranks": "sums"}
+_MODULES = {"adam_": "update", "sgd_": "update", "norm_blocks": "sums", "mean_of_ranks": "sums",
+            "mean_plan": "sums", "watch_plan": "watch"}
 
 
 def find(name: str) -> Callable[..., Any] | None:

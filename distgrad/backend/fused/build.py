@@ -15,7 +15,7 @@ __all__ = ["build"]
 
 _OPTIONS = {"nopython": True, "error_model": "numpy", "boundscheck": False, "_nrt": False}
 # What code may call, besides LLVM's own: the C library has it in every process.
-_KNOWN = {"memcpy", "memmove", "memset", "sqrt", "sqrtf"}
+_KNOWN = {"memcpy", "memmove", "memset", "sched_yield", "sqrt", "sqrtf"}
 
 
 def build(name: str, dtype: str, signature: str, symbol: str, machine: llvm.TargetMachine) -> bytes:
@@ -28,8 +28,10 @@ def build(name: str, dtype: str, signature: str, symbol: str, machine: llvm.Targ
         RuntimeError: the code needs something that only Python could give it.
     """
     element = getattr(types, dtype)
-    kinds = {"t": element, "n": types.int64, "T": types.CPointer(element), "D": types.CPointer(types.float64),
-             "P": types.CPointer(types.CPointer(element)), "Q": types.CPointer(types.CPointer(types.float64))}
+    kinds = {"t": element, "n": types.int64}
+    for pointer, pointers, pointee in (("T", "P", element), ("D", "Q", types.float64), ("N", "R", types.int64)):
+        kinds[pointer] = types.CPointer(pointee)
+        kinds[pointers] = types.CPointer(kinds[pointer])
     compiled = cfunc(types.void(*[kinds[letter] for letter in signature]), **_OPTIONS)(getattr(loops, name))
     module = llvm.parse_assembly(compiled.inspect_llvm().replace(compiled.native_name, symbol))
     foreign = sorted(function.name for function in module.functions if function.is_declaration

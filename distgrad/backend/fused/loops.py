@@ -10,86 +10,58 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba.extending import register_jitable
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, register_jitable
 
-__all__ = ["adam", "adam_max", "mean_of_ranks", "norm_blocks", "sgd", "sgd_momentum"]
+from .vectors import WIDTH, add, divide, fill, load, multiply, squares, store, sum_lanes
+
+__all__ = ["adam", "adam_max", "mean_of_ranks", "norm_blocks", "sgd", "sgd_momentum", "watch"]
 
 _part = register_jitable(forceinline=True, error_model="numpy")
-LANES = 256  # running sums of squares side by side: they vectorise without changing the order of any sum
 TILE = 2048  # elements of a pass that a second pass finds in the cache again
 
 
-@_part
-def _squares(x: Any, begin: int, end: int, lanes: Any) -> Any:
-    """The sum of x[i] ** 2 in float64. Lane i % 256 takes element i, in order; then halves of lanes are added."""
-    for j in range(LANES):
-        lanes[j] = 0.0
-    whole = end - (end - begin) % LANES
-    for i in range(begin, whole, LANES):
-        for j in range(LANES):
-            a = np.float64(x[i + j])
-            lanes[j] = lanes[j] + a * a
-    for j in range(end - whole):
-        a = np.float64(x[whole + j])
-        lanes[j] = lanes[j] + a * a
-    width = LANES // 2
-    while width:
-        for j in range(width):
-            lanes[j] = lanes[j] + lanes[j + width]
-        width //= 2
-    return lanes[0]
-
-
-def norm_blocks(x: Any, out: Any, lanes: Any, size: int, grid: int) -> None:
+def norm_blocks(x: Any, out: Any, tail: Any, size: int, grid: int) -> None:
+    """`tail`: room for one vector, zeros, for what is left of the last block."""
     for block in range((size + grid - 1) // grid):
         begin = block * grid
         end = begin + grid
         if end > size:
             end = size
-        out[block] = _squares(x, begin, end, lanes)
+        whole = end - (end - begin) % WIDTH
+        total = fill(0.0)
+        for i in range(begin, whole, WIDTH):
+            total = squares(total, load(x, i))
+        if whole < end:
+            for i in range(whole, end):
+                tail[i - whole] = x[i]
+            total = squares(total, load(tail, 0))
+        out[block] = sum_lanes(total)
 
 
-@_part
-def _sum_block(flats: Any, total: Any, ranks: int, begin: int, grid: int) -> None:
-    first = flats[0]
-    if ranks == 1:
-        for i in range(grid):
-            total[i] = first[begin + i]
-    else:
-        second = flats[1]
-        for i in range(grid):
-            total[i] = first[begin + i] + second[begin + i]
-    for r in range(2, ranks):
-        other = flats[r]
-        for i in range(grid):
-            total[i] = total[i] + other[begin + i]
-
-
-def mean_of_ranks(flats: Any, outs: Any, partials: Any, sums: Any, total: Any, lanes: Any, ranks: int, targets: int,
-                  copies: int, keep: int, more: int, size: int, grid: int, exact: int, divisor: Any,
-                  inverse: Any) -> None:
+def mean_of_ranks(flats: Any, outs: Any, partials: Any, sums: Any, ranks: int, targets: int, copies: int, keep: int,
+                  more: int, size: int, grid: int, exact: int, divisor: Any, inverse: Any) -> None:
     """`exact`: the divisor is a power of two, so that times `inverse` has the bits of a division."""
-    mean = outs[0]
+    by, times = fill(divisor), fill(inverse)
     for block in range(size // grid):
-        begin = block * grid
-        _sum_block(flats, total, ranks, begin, grid)
-        if keep:
-            if more:
-                for i in range(grid):
-                    total[i] = sums[begin + i] + total[i]
-            for i in range(grid):
-                sums[begin + i] = total[i]
-        if exact:
-            for i in range(grid):
-                mean[begin + i] = total[i] * inverse
-        else:
-            for i in range(grid):
-                mean[begin + i] = total[i] / divisor
-        for r in range(1, targets):
-            other = outs[r]
-            for i in range(begin, begin + grid):
-                other[i] = mean[i]
-        value = _squares(mean, begin, begin + grid, lanes)
+        total = fill(0.0)
+        for i in range(block * grid, (block + 1) * grid, WIDTH):
+            mean = load(flats[0], i)
+            for r in range(1, ranks):
+                mean = add(mean, load(flats[r], i))
+            if keep:
+                if more:
+                    mean = add(load(sums, i), mean)
+                store(mean, sums, i)
+            if exact:
+                mean = multiply(mean, times)
+            else:
+                mean = divide(mean, by)
+            for r in range(targets):
+                store(mean, outs[r], i)
+            total = squares(total, mean)
+        value = sum_lanes(total)
         for r in range(copies):
             partial = partials[r]
             partial[block] = value
@@ -154,3 +126,44 @@ def sgd_momentum(p: Any, g: Any, buf: Any, size: int, nesterov: int, first: int,
         if nesterov:
             b = d + b * momentum
         p[i] = p[i] - b * lr
+
+
+@intrinsic  # type: ignore[misc]
+def _look(typing: Any, row: Any, column: Any) -> Any:
+    """row[column] as it is now: an atomic load, which no compiler moves out of a loop."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load_atomic(builder.gep(arguments[0], [arguments[1]]), "acquire", 8)
+
+    return types.int64(row, column), code
+
+
+@intrinsic  # type: ignore[misc]
+def _pause(typing: Any) -> Any:
+    """Tell an x86 processor that this loop only waits."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [])
+        builder.call(builder.module.declare_intrinsic("llvm.x86.sse2.pause", (), kind), [])
+        return context.get_dummy_value()
+
+    return types.none(), code
+
+
+_offer_core = types.ExternalFunction("sched_yield", types.int32())
+
+
+def watch(rows: Any, found: Any, first: int, last: int, column: int, value: int, looks: int, yields: int) -> None:
+    """found[0]: whether rows [first, last) have come to `value`, after `looks` looks between two of `yields` yields."""
+    found[0] = 0
+    for turn in range(yields + 1):
+        if turn:
+            _offer_core()
+        for _ in range(looks):
+            r = first
+            while r < last and _look(rows[r], column) >= value:
+                r += 1
+            if r == last:
+                found[0] = 1
+                return
+            _pause()

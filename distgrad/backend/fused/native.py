@@ -25,18 +25,20 @@ from .store import Store
 
 __all__ = ["SIGNATURES", "native"]
 
-# The arguments of each loop: T, D pointers to elements and doubles, P, Q to such pointers; t an element, n an integer.
+# The arguments of each loop: T, D, N pointers to elements, doubles and integers, P, Q, R to such pointers; t an
+# element, n an integer.
 SIGNATURES = {
-    "norm_blocks": "TDDnn",
-    "mean_of_ranks": "PPQTTDnnnnnnnntt",
+    "norm_blocks": "TDTnn",
+    "mean_of_ranks": "PPQTnnnnnnnntt",
     "adam": "TTTTn" + "t" * 9,
     "adam_max": "TTTTTn" + "t" * 9,
     "sgd": "TTnttt",
     "sgd_momentum": "TTTnnn" + "t" * 5,
+    "watch": "RNnnnnnn",
 }
 
 _WORTH_SAYING = 1.0  # seconds
-_SOURCES = ("loops.py", "build.py", "native.py")
+_SOURCES = ("loops.py", "vectors.py", "build.py", "native.py")
 
 _lock = threading.Lock()
 _spent = 0.0

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..reference.norm import norm_blocks as _reference_norm
-from ..reference.reduce import mean_of_ranks as _reference_mean
+from ..reference.reduce import mean_plan as _reference_plan
 from ._memory import address, addresses, alike, element
 from .native import native
 
-__all__ = ["mean_of_ranks", "norm_blocks"]
+__all__ = ["mean_of_ranks", "mean_plan", "norm_blocks"]
 
-_LANES = 256  # as in loops, which needs numba
+_WIDTH = 32  # of vectors, as in `vectors`, which needs numba
 _SMALLEST = 2.0 ** -64  # powers of two from here to its inverse have an exact inverse in every dtype
 
 
@@ -28,7 +28,7 @@ def norm_blocks(flat: Any, norm_type: float, grid: int) -> Any:
     flat = np.require(flat, requirements="CA")
     out = np.empty(-(-flat.size // grid))
     if flat.size:
-        loop(address(flat), address(out), address(np.empty(_LANES)), flat.size, grid)
+        loop(address(flat), address(out), address(np.zeros(_WIDTH, dtype)), flat.size, grid)
     return out
 
 
@@ -38,18 +38,29 @@ def mean_of_ranks(flats: Sequence[Any], partials: Sequence[Any], grid: int, divi
 
     Compiled where all gradients, sums and means have one dtype.
     """
+    mean_plan(flats, partials, grid, sums, outs)(divisor, more)
+
+
+def mean_plan(flats: Sequence[Any], partials: Sequence[Any], grid: int, sums: Any = None,
+              outs: Sequence[Any] | None = None) -> Callable[[float, bool], None]:
+    """As the reference: `mean_of_ranks` with its arguments checked and their addresses taken once."""
     targets = flats if outs is None else outs
     arrays = [*flats, *targets] if sums is None else [*flats, *targets, sums]
     dtype = element(flats[0])
     size = flats[0].size
     blocks = size // grid
-    if dtype is None or type(divisor) not in (int, float) or not alike(arrays) or not alike(partials) \
-            or partials[0].dtype != np.float64 or partials[0].size != blocks or size != blocks * grid \
+    if dtype is None or not alike(arrays) or not alike(partials) or partials[0].dtype != np.float64 \
+            or partials[0].size != blocks or size != blocks * grid \
             or (loop := native("mean_of_ranks", dtype)) is None:
-        _reference_mean(np, flats, partials, grid, divisor, sums, more, outs)
-    elif blocks:
-        total = np.empty(grid, dtype)
+        return _reference_plan(np, flats, partials, grid, sums, outs)
+    if not blocks:
+        return lambda divisor, more: None
+    pointers = (addresses(flats), addresses(targets), addresses(partials), address(flats[0] if sums is None else sums),
+                len(flats), len(targets), len(partials), sums is not None)
+
+    def run(divisor: float, more: bool) -> None:
         exact = math.frexp(divisor)[0] == 0.5 and _SMALLEST <= divisor <= 1 / _SMALLEST
-        loop(addresses(flats), addresses(targets), addresses(partials), address(total if sums is None else sums),
-             address(total), address(np.empty(_LANES)), len(flats), len(targets), len(partials), sums is not None, more,
-             size, grid, exact, divisor, 1 / divisor if exact else 0)
+        loop(*pointers, more, size, grid, exact, divisor, 1 / divisor if exact else 0)
+
+    run.keeps = (flats, targets, partials)  # type: ignore[attr-defined]  # what the addresses point to
+    return run

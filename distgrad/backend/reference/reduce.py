@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ._register import kernel
 from .norm import norm_blocks
 
-__all__ = ["mean_of_ranks", "sum_of_ranks"]
+__all__ = ["mean_of_ranks", "mean_plan", "sum_of_ranks"]
 
 _BLOCKS = 4  # grid blocks worked on at a time: what all ranks hold of them stays in cache
 
@@ -49,6 +49,17 @@ def mean_of_ranks(xp: Any, flats: Sequence[Any], partials: Sequence[Any], grid: 
         squares = norm_blocks(xp, mean, 2, grid)
         for partial in partials:
             partial[begin // grid:(begin + count) // grid] = squares
+
+
+@kernel
+def mean_plan(xp: Any, flats: Sequence[Any], partials: Sequence[Any], grid: int, sums: Any = None,
+              outs: Sequence[Any] | None = None) -> Callable[[float, bool], None]:
+    """`mean_of_ranks` for memory that is reduced again and again: run(divisor, more)."""
+
+    def run(divisor: float, more: bool) -> None:
+        mean_of_ranks(xp, flats, partials, grid, divisor, sums, more, outs)
+
+    return run
 
 
 @kernel

@@ -65,8 +65,8 @@ def clip_grad_value_(parameters: Any, clip_value: float, foreach: bool | None = 
     """Bring every element of the gradients into [-clip_value, clip_value], in place."""
     limit = float(clip_value)
     for p in _with_gradients(parameters):
-        array = p._grad.array
-        of(array).xp.clip(array, -limit, limit, out=array)
+        for array in _arrays(p):
+            of(array).xp.clip(array, -limit, limit, out=array)
         p._grad.bump()
 
 
@@ -77,6 +77,15 @@ def _listed(tensors: Any) -> list[Any]:
 def _with_gradients(parameters: Any) -> list[Any]:
     """Each parameter that has a gradient, once."""
     return list(dict.fromkeys(p for p in _listed(parameters) if p._grad is not None))
+
+
+def _arrays(parameter: Any) -> list[Any]:
+    """The memory of this rank that holds a parameter's gradient, perhaps in parts, or only a part of it."""
+    placement = parameter.placement
+    if placement is None or not placement.leaf_grad_is_home():
+        return [parameter._grad.array]
+    placement.group.settle()
+    return placement.group.parts(placement)
 
 
 def _power(norm_type: float) -> float:
@@ -146,13 +155,7 @@ def _scale(parameters: list[Any], max_norm: float, norm: Any) -> None:
         factor = 1.0  # NaN stays NaN
     groups, others = _by_group(parameters)
     for group, members in groups.items():
-        # One pass where it may be: what lies in empty slots is overwritten by the next gradient, but what no
-        # slot covers stays zero only if the factor is finite.
-        if len(members) == group.live and math.isfinite(factor):
-            _multiply(group.flat, factor)
-        else:
-            for m in members:
-                _multiply(m._grad.array, factor)
+        group.scale(factor, [m.placement for m in members])
     for q in others:
         _multiply(q._grad.array, factor)
     for q in parameters:

@@ -1,0 +1,13 @@
+"""Flat memory: where the gradients of many parameters lie side by side, and in which state they are.
+
+A Layout says where each parameter's slot is; a Group is one flat gradient buffer with its state; a
+Placement ties one parameter to its slot. Clipping, optimizers and data parallelism do not see each
+other: they meet here. It knows neither graph nor wire; both give it callables and tensors.
+"""
+
+from .group import Group, State
+from .layout import GRID, Layout, Range, Slot, plan, share, share_sizes
+from .placement import Placement
+
+__all__ = ["GRID", "Group", "Layout", "Placement", "Range", "Slot", "State", "plan", "share",
+           "share_sizes"]

@@ -1,0 +1,261 @@
+"""Group: one flat gradient buffer, the state of what is in it, and what is known of it without a look.
+
+[Note: pending factor] A clip of everything in a group is a number that is kept, and applied where the
+gradient is read next: by the optimizer, within its one pass. Whoever else asks for a gradient has it
+applied first. Once a gradient was handed out, somebody may look at its memory at any time: then nothing
+is kept back until the gradients are forgotten.
+
+[Note: sharded gradients] Under a sharded optimizer each mean is written once, where its owner's gradients
+lie; the rest of a rank's buffer is left over from its own backward. `p.grad` then is a copy, put
+together from the owners' parts.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .._typing import Array
+from ..backend import of
+from .layout import GRID, Layout, Range, share
+
+if TYPE_CHECKING:
+    from .placement import Placement
+
+__all__ = ["Group", "Peers", "State"]
+
+
+class State(enum.Enum):
+    """What a group's gradients are."""
+
+    EMPTY = enum.auto()     # no gradient yet; a backward makes it LOCAL
+    LOCAL = enum.auto()     # this rank's own sum; a reduction makes it REDUCED
+    REDUCED = enum.auto()   # the mean over ranks; zero_grad makes it EMPTY
+
+
+class Peers(Protocol):
+    """What a group asks of the memory that it shares with other ranks, while its gradients are sharded."""
+
+    def leave(self) -> None:
+        """This rank is about to write to its gradients: what they held is no longer for others to read."""
+
+    def arrive(self) -> None:
+        """This rank's part of the reduced gradients is final."""
+
+    def read(self, ranges: Sequence[Range]) -> Array:
+        """The owners' reduced gradients of these ranges, copied one after the other.
+
+        Raises:
+            RuntimeError: an owner has gone on, and has overwritten them.
+        """
+
+
+@dataclass(eq=False)
+class Group:
+    """One flat gradient buffer and what is known of it.
+
+    Attributes:
+        layout: where the slots are.
+        flat: the gradients, `layout.size` elements.
+        state: see State; single-process groups go from EMPTY to REDUCED at once.
+        rank, ranks: who shares the work of one pass over the buffer.
+        owned: for each rank the ranges that it owns when gradients or optimizer state are sharded.
+        gather: (this rank's array, how long each rank's is) -> all ranks' arrays in rank order.
+        comm: of the ranks that share the gradients, for whoever needs collectives of their own.
+        shard: makes the gradients sharded, where their memory allows it; collective.
+        peers: set while gradients are sharded.
+        label: what to call the owner in messages.
+        factor: what gradients are still to be multiplied by, a number of their dtype; see [Note: pending factor].
+        exposed: a gradient was handed out since they were last forgotten.
+        used_up: a sharded step has taken the gradients.
+        mark: a fingerprint of the options of the last optimizer step, to be compared over the ranks.
+    """
+
+    layout: Layout
+    flat: Array
+    rank: int = 0
+    ranks: int = 1
+    owned: list[list[Range]] = field(default_factory=list)
+    gather: Callable[[Array, list[int]], Array] = lambda part, counts: part
+    comm: Any = None
+    shard: Callable[[], None] | None = None
+    peers: Peers | None = None
+    label: str = "the model"
+    state: State = State.EMPTY
+    placements: list[Placement] = field(default_factory=list)
+    live: int = 0  # parameters whose .grad is there
+    factor: float = 1.0
+    exposed: bool = False
+    used_up: bool = False
+    mark: int = 0
+    partials: Array | None = None  # sums of squares of the grid blocks, if the reduction took them
+    _seen: list[int] = field(default_factory=list)
+    sums_elsewhere: bool = False  # whoever reduces keeps what was reduced before (weighted means)
+    stash: list[Array] | None = None  # reduced gradients of earlier backwards, while another one runs
+
+    def __post_init__(self) -> None:
+        self.share_among(self.rank, self.ranks, [(0, self.layout.size)])
+
+    def share_among(self, rank: int, ranks: int, cuts: Sequence[Range]) -> None:
+        """Divide ownership: every cut among all ranks."""
+        self.rank, self.ranks = rank, ranks
+        self.owned = [[] for _ in range(ranks)]
+        for low, high in cuts:
+            for owner in range(ranks):
+                begin, end = share(high - low, owner, ranks)
+                if begin < end:
+                    self.owned[owner].append((low + begin, low + end))
+
+    @property
+    def valid(self) -> list[Range]:
+        """The ranges in which this rank's buffer holds the group's gradients."""
+        if self.peers is not None and self.state is State.REDUCED:
+            return self.owned[self.rank]
+        return [(0, self.layout.size)]
+
+    # -- rounds: from empty or reduced gradients through local ones to reduced ones
+
+    def begin_first(self) -> None:
+        """Before the first gradient since they were forgotten."""
+        self._leave()
+        self.state = State.LOCAL
+
+    def begin_round(self) -> None:
+        """Before a new local gradient joins a reduced one: keep the reduced part aside.
+
+        Local slots are consumed by a reduction, so reduced and local sums never mix in one slot.
+        """
+        self.settle()
+        if not self.sums_elsewhere:
+            self.stash = [self.flat[begin:end].copy() for begin, end in self.valid]
+        self._leave()
+        for placement in self.placements:
+            placement.filled = False
+        self.state = State.LOCAL
+
+    def _leave(self) -> None:
+        self.factor, self.used_up = 1.0, False
+        if self.peers is not None:
+            self.peers.leave()
+
+    def end_round(self) -> None:
+        """The memory now holds the mean over ranks; earlier reduced gradients join it."""
+        self.state = State.REDUCED
+        if self.stash is not None:
+            for (begin, end), before in zip(self.valid, self.stash, strict=True):
+                self.flat[begin:end] += before
+            self.stash = self.partials = None  # the squares were those of the new part alone
+        if self.peers is not None:
+            self.peers.arrive()
+
+    def forget(self) -> None:
+        """No parameter has a gradient any more."""
+        self.state = State.EMPTY
+        self.exposed = self.used_up = False
+        self.factor = 1.0
+
+    # -- scaling
+
+    def scale(self, factor: float, chosen: Sequence[Placement]) -> None:
+        """Multiply the chosen gradients by a factor, rounded to their dtype first."""
+        rounded = float(self.flat.real.dtype.type(factor))
+        if rounded == 1:  # it would change no bit
+            return
+        # Slots without a gradient may hold anything finite, and what no slot covers has to stay zero.
+        if len(chosen) == self.live and math.isfinite(rounded):
+            self.settle()
+            self.factor = rounded
+            if self.exposed:
+                self.settle()
+            return
+        self.settle()
+        for placement in chosen:
+            for part in self.parts(placement):
+                part *= part.dtype.type(rounded)
+
+    def settle(self) -> None:
+        """Apply the factor that is pending."""
+        if self.factor != 1:
+            for begin, end in self.valid:
+                self.flat[begin:end] *= self.flat.dtype.type(self.factor)
+            self.factor = 1.0
+
+    def parts(self, placement: Placement) -> list[Array]:
+        """What this rank's buffer holds of a slot, as one-dimensional views."""
+        slot = placement.slot
+        ranges = [(max(low, slot.offset), min(high, slot.offset + slot.size)) for low, high in self.valid]
+        return [self.flat[begin:end] for begin, end in ranges if begin < end]
+
+    # -- norms
+
+    def note_partials(self, partials: Array) -> None:
+        """The sums of squares of all grid blocks are known, until somebody changes a gradient."""
+        self.partials = partials
+
+    def _known_partials(self, chosen: set[int]) -> Array | None:
+        """The noted sums of squares, if they are those of the chosen slots as they are now."""
+        if self.partials is None or len(chosen) != self.live or self._seen != self._versions():
+            return None
+        return self.partials
+
+    def _versions(self) -> list[int]:
+        return [p.home._version if p.leaf_grad_is_home() else -1 for p in self.placements]
+
+    def remember(self) -> None:
+        """Gradients are final: what is known of them holds as long as their versions stay."""
+        self._seen = self._versions()
+
+    def block_partials(self, chosen: set[int], norm_type: float) -> Array:
+        """Partial sums of |g| ** norm_type (maxima for inf) over grid blocks, float64, of all ranks.
+
+        Args:
+            chosen: indices of the slots that count.
+        """
+        if norm_type == 2 and (known := self._known_partials(chosen)) is not None:
+            return known
+        self.settle()
+        xp = of(self.flat).xp
+        live = [p for p in self.placements if p.slot.index in chosen and p.leaf_grad_is_home()]
+        parts = [self._blocks(begin, end, live, norm_type) for begin, end in self.owned[self.rank]]
+        mine = xp.concatenate(parts) if parts else xp.empty(0)
+        counts = [sum(end - begin for begin, end in ranges) // GRID for ranges in self.owned]
+        return self.in_place_of_owners(self.gather(mine, counts), GRID)
+
+    def _blocks(self, begin: int, end: int, live: Sequence[Placement], norm_type: float) -> Array:
+        part = self.flat[begin:end]
+        if len(live) < len(self.placements):
+            part = of(self.flat).xp.zeros_like(part)
+            for placement in live:
+                slot = placement.slot
+                low, high = max(begin, slot.offset), min(end, slot.offset + slot.size)
+                if low < high:
+                    part[low - begin:high - begin] = self.flat[low:high]
+        return of(self.flat).kernels.norm_blocks(part, norm_type, GRID)
+
+    def collect(self) -> Array:
+        """The whole reduced gradients, from all owners, in new memory. Collective."""
+        self.settle()
+        xp = of(self.flat).xp
+        parts = [self.flat[begin:end] for begin, end in self.owned[self.rank]]
+        counts = [sum(end - begin for begin, end in ranges) for ranges in self.owned]
+        return self.in_place_of_owners(self.gather(xp.concatenate(parts) if parts else self.flat[:0], counts))
+
+    def in_place_of_owners(self, gathered: Array, unit: int = 1) -> Array:
+        """What all ranks gave for their ranges, in rank order, put where it belongs in the whole.
+
+        Args:
+            unit: how many elements of the buffer one number stands for.
+        """
+        if all(len(ranges) <= 1 for ranges in self.owned):
+            return gathered
+        whole = of(gathered).xp.empty_like(gathered)
+        at = 0
+        for ranges in self.owned:
+            for begin, end in ranges:
+                count = (end - begin) // unit
+                whole[begin // unit:end // unit] = gathered[at:at + count]
+                at += count
+        return whole
