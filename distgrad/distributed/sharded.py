@@ -9,7 +9,7 @@ gather. `param_memory` says where the parameters lie.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..flat import Group, Slot, State
 from ..graph.base import wrap
 from ..graph.modes import enable_grad
 from ..optim import Optimizer
+from ..optim.rules import Update
 from .param_memory import ParamMemory
 
 __all__ = ["ZeroRedundancyOptimizer"]
@@ -33,6 +34,7 @@ class _Share:
         self.ranges = group.owned[memory.rank]
         self.size = sum(end - begin for begin, end in self.ranges)
         self.arrays: dict[str, Any] = {}
+        self.updates: dict[Any, tuple[Update, list[Any]]] = {}  # of stretches, and the gradients that they take
         self.steps = [0] * len(group.placements)  # of each slot; the same on all ranks, as the gradients are
 
     def array(self, name: str) -> Any:
@@ -146,16 +148,20 @@ class ZeroRedundancyOptimizer:
         assert rule is not None
         factor = (-1.0 if options.get("maximize") else 1.0) * part.group.factor
         names = optimizer.arrays_of(options)
-        for there, here in part.cut(begin, end):
-            p, g = part.memory.flat[there], part.group.flat[there]
-            arrays = {name: part.array(name)[here] for name in names}
-            if step == 1:
-                for name, array in arrays.items():
-                    array[...] = optimizer.new_array(name, options, p)
-            if p.dtype.kind == "c":  # two real numbers an element
-                real = p.real.dtype
-                p, g, arrays = p.view(real), g.view(real), {name: array.view(real) for name, array in arrays.items()}
-            rule(p, g, arrays, options, step, factor)
+        update = part.updates.get((begin, end, names))
+        if update is None or step == 1:
+            ps, gs = [], []
+            arrays: dict[str, list[Any]] = {name: [] for name in names}
+            for there, here in part.cut(begin, end):
+                ps.append(_real(part.memory.flat[there]))
+                gs.append(_real(part.group.flat[there]))
+                for name in names:
+                    array = part.array(name)[here]
+                    if step == 1:
+                        array[...] = optimizer.new_array(name, options, ps[-1])
+                    arrays[name].append(_real(array))
+            update = part.updates[begin, end, names] = (rule(ps, arrays), gs) if ps else (_nothing, gs)
+        update[0](update[1], options, step, factor)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients, or set them to zero in place."""
@@ -204,6 +210,7 @@ class ZeroRedundancyOptimizer:
         for part in self._shares:
             part.steps = [0] * len(part.steps)
             part.arrays.clear()
+            part.updates.clear()
             for position, placement in enumerate(part.group.placements):
                 state = loaded.get(placement.leaf)
                 if state is None:
@@ -221,3 +228,12 @@ class ZeroRedundancyOptimizer:
 
     def __repr__(self) -> str:
         return f"ZeroRedundancyOptimizer({self._optimizer!r})"
+
+
+def _nothing(gs: Sequence[Any], options: Mapping[str, Any], step: int, factor: float) -> None:
+    """The update of a rank that owns nothing of a stretch."""
+
+
+def _real(array: Any) -> Any:
+    """Complex numbers as two real ones each."""
+    return array.view(array.real.dtype) if array.dtype.kind == "c" else array

@@ -195,31 +195,29 @@ class Group:
         """The sums of squares of all grid blocks are known, until somebody changes a gradient."""
         self.partials = partials
 
-    def _known_partials(self, chosen: set[int]) -> Array | None:
+    def _known_partials(self, chosen: Sequence[Placement]) -> Array | None:
         """The noted sums of squares, if they are those of the chosen slots as they are now."""
-        if self.partials is None or len(chosen) != self.live or self._seen != self._versions():
-            return None
-        return self.partials
+        known = self.partials is not None and len(chosen) == self.live and self._seen == self._versions()
+        return self.partials if known else None
 
     def _versions(self) -> list[int]:
-        return [p.home._version if p.leaf_grad_is_home() else -1 for p in self.placements]
+        return [p.home._version for p in self.placements]
 
     def remember(self) -> None:
         """Gradients are final: what is known of them holds as long as their versions stay."""
         self._seen = self._versions()
 
-    def block_partials(self, chosen: set[int], norm_type: float) -> Array:
+    def block_partials(self, chosen: Sequence[Placement], norm_type: float) -> Array:
         """Partial sums of |g| ** norm_type (maxima for inf) over grid blocks, float64, of all ranks.
 
         Args:
-            chosen: indices of the slots that count.
+            chosen: the slots that count, all of them with a gradient.
         """
         if norm_type == 2 and (known := self._known_partials(chosen)) is not None:
             return known
         self.settle()
         xp = of(self.flat).xp
-        live = [p for p in self.placements if p.slot.index in chosen and p.leaf_grad_is_home()]
-        parts = [self._blocks(begin, end, live, norm_type) for begin, end in self.owned[self.rank]]
+        parts = [self._blocks(begin, end, chosen, norm_type) for begin, end in self.owned[self.rank]]
         mine = xp.concatenate(parts) if parts else xp.empty(0)
         counts = [sum(end - begin for begin, end in ranges) // GRID for ranges in self.owned]
         return self.in_place_of_owners(self.gather(mine, counts), GRID)

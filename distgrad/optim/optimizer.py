@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from .._tensor.gradients import clear_grad
@@ -17,7 +17,8 @@ from ..flat import Group
 from ..graph.base import TensorBase, wrap
 from ..graph.hooks import RemovableHandle, Table
 from ..graph.modes import enable_grad
-from .rules import Rule, apply
+from .rules import Rule
+from .runs import Run
 
 __all__ = ["Optimizer", "check_range"]
 
@@ -56,6 +57,7 @@ class Optimizer:
         self.state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
         self.steps_taken = 0
+        self._runs: dict[tuple[int, int], Run] = {}
         self._pre_hooks = Table()
         self._post_hooks = Table()
         if isinstance(params, TensorBase):
@@ -130,15 +132,11 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        placed = set()
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p._grad is not None:
-                    self._update(p, group)
-                    if p.placement is not None:
-                        placed.add(p.placement.group)
-        if placed:
-            self.mark(placed)
+        if self.rule is None:
+            raise NotImplementedError(f"{type(self).__name__} has neither a rule nor a step()")
+        for number, group in enumerate(self.param_groups):
+            self._step_group(self.rule, number, group)
+        self.mark({p.placement.group for group in self.param_groups for p in group["params"] if p.placement})
         self.steps_taken += 1
         for hook in self._post_hooks.snapshot():
             hook(self, (closure,), {})
@@ -153,11 +151,27 @@ class Optimizer:
             for flat in placed:
                 flat.mark = mark
 
-    def _update(self, p: Any, group: dict[str, Any]) -> None:
-        """One parameter's step."""
-        rule = self.rule
-        if rule is None:
-            raise NotImplementedError(f"{type(self).__name__} has neither a rule nor a step()")
+    def _step_group(self, rule: Rule, number: int, group: dict[str, Any]) -> None:
+        """The step of one parameter group, as many parameters at a time as may be."""
+        sign = -1.0 if group.get("maximize") else 1.0
+        names = self.arrays_of(group)
+        together: dict[Any, list[Any]] = {}
+        for p in group["params"]:
+            if p._grad is not None:
+                place = p.placement
+                factor = sign * place.group.factor if place is not None and place.leaf_grad_is_home() else sign
+                together.setdefault((self._count(p, group, names), factor, p.array.dtype), []).append(p)
+        for position, ((step, factor, _), params) in enumerate(together.items()):
+            arrays = {name: [self.state[p][name].array for p in params] for name in names}
+            run = self._runs.get((number, position))
+            if run is None or not run.fits(params, arrays):
+                run = self._runs[number, position] = Run(rule, params, arrays)
+            run.step([p._grad.array for p in params], group, step, factor)
+            for p in params:
+                p.bump()
+
+    def _count(self, p: Any, group: dict[str, Any], names: Sequence[str]) -> int:
+        """The number of this parameter's step from 1; its state is there afterwards."""
         state = self.state[p]
         step = 2  # for a rule without a count all that matters is whether it is the first
         if self.counted:
@@ -166,17 +180,11 @@ class Optimizer:
             count = state["step"].array
             count += 1
             step = int(count)
-        arrays = {}
-        for name in self.arrays_of(group):
+        for name in names:
             if name not in state:
                 state[name] = wrap(self.new_array(name, group, p.array))
                 step = step if self.counted else 1
-            arrays[name] = state[name].array
-        factor = -1.0 if group.get("maximize") else 1.0
-        if p.placement is not None and p.placement.leaf_grad_is_home():
-            factor *= p.placement.group.factor
-        apply(rule, p.array, p._grad.array, arrays, group, step, factor)
-        p.bump()
+        return step
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients, or set them to zero in place."""

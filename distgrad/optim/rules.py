@@ -1,39 +1,61 @@
 """The update rules: what one step does to parameters, as functions over flat arrays, in place.
 
-A rule is called as rule(p, g, arrays, options, step, factor): parameters and gradients of one dimension,
-the optimizer's own arrays by name, its options by name, the number of this step from 1, and a factor that
-multiplies the gradient as it is read (a clip still to be applied, or -1 to maximize). Rules know neither
-tensors nor ranks: the same function serves a whole parameter, many side by side, or a rank's share of them.
+A rule is called once as rule(ps, arrays): parameters of one dimension, one dtype and one count of steps, and
+the optimizer's own arrays for them by name. What it returns is called at each step as update(gs, options,
+step, factor): their gradients, the optimizer's options by name, the number of this step from 1, and a factor
+that multiplies gradients as they are read (a clip still to be applied, or -1 to maximize). Rules know neither
+tensors nor ranks: the same function serves whole parameters, or a rank's share of flat memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .._typing import Array
 from ..backend import of
 
-__all__ = ["Rule", "adagrad", "adam", "apply", "rmsprop", "sgd"]
+__all__ = ["Rule", "Update", "adagrad", "adam", "rmsprop", "sgd"]
 
-Rule = Callable[[Array, Array, Mapping[str, Array], Mapping[str, Any], int, float], None]
+Update = Callable[[Sequence[Array], Mapping[str, Any], int, float], None]
+Rule = Callable[[Sequence[Array], Mapping[str, Sequence[Array]]], Update]
 
 
-def sgd(p: Array, g: Array, arrays: Mapping[str, Array], options: Mapping[str, Any], step: int,
-        factor: float) -> None:
+def sgd(ps: Sequence[Array], arrays: Mapping[str, Sequence[Array]]) -> Update:
     """p -= lr * d, with d = factor * g + weight_decay * p, through `momentum_buffer` if there is one."""
-    of(p).kernels.sgd_(p, g, arrays.get("momentum_buffer"), float(options["lr"]), float(options["momentum"]),
-                       float(options["dampening"]), float(options["weight_decay"]), bool(options["nesterov"]),
-                       step == 1, factor)
+    plan = of(ps[0]).kernels.sgd_plan(ps, arrays.get("momentum_buffer"))
+
+    def update(gs: Sequence[Array], options: Mapping[str, Any], step: int, factor: float) -> None:
+        plan(gs, float(options["lr"]), float(options["momentum"]), float(options["dampening"]),
+             float(options["weight_decay"]), bool(options["nesterov"]), step == 1, factor)
+
+    return update
 
 
-def adam(p: Array, g: Array, arrays: Mapping[str, Array], options: Mapping[str, Any], step: int,
-         factor: float) -> None:
+def adam(ps: Sequence[Array], arrays: Mapping[str, Sequence[Array]]) -> Update:
     """p -= lr / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + eps); m is `exp_avg`, v `exp_avg_sq`."""
-    beta1, beta2 = options["betas"]
-    of(p).kernels.adam_(p, g, arrays["exp_avg"], arrays["exp_avg_sq"], arrays.get("max_exp_avg_sq"),
-                        float(options["lr"]), float(beta1), float(beta2), float(options["eps"]),
-                        float(options["weight_decay"]), bool(options["decoupled_weight_decay"]), step, factor)
+    plan = of(ps[0]).kernels.adam_plan(ps, arrays["exp_avg"], arrays["exp_avg_sq"], arrays.get("max_exp_avg_sq"))
+
+    def update(gs: Sequence[Array], options: Mapping[str, Any], step: int, factor: float) -> None:
+        beta1, beta2 = options["betas"]
+        plan(gs, float(options["lr"]), float(beta1), float(beta2), float(options["eps"]),
+             float(options["weight_decay"]), bool(options["decoupled_weight_decay"]), step, factor)
+
+    return update
+
+
+def _one_by_one(rule: Callable[..., None]) -> Rule:
+    """A rule for many parameters from one over a single one, (p, g, its arrays by name, options, step, factor)."""
+
+    def many(ps: Sequence[Array], arrays: Mapping[str, Sequence[Array]]) -> Update:
+        def update(gs: Sequence[Array], options: Mapping[str, Any], step: int, factor: float) -> None:
+            for i, (p, g) in enumerate(zip(ps, gs, strict=True)):
+                rule(p, g, {name: each[i] for name, each in arrays.items()}, options, step, factor)
+
+        return update
+
+    many.__doc__ = rule.__doc__
+    return many
 
 
 def _direction(p: Array, g: Array, options: Mapping[str, Any], factor: float) -> Array:
@@ -44,6 +66,7 @@ def _direction(p: Array, g: Array, options: Mapping[str, Any], factor: float) ->
     return d
 
 
+@_one_by_one
 def adagrad(p: Array, g: Array, arrays: Mapping[str, Array], options: Mapping[str, Any], step: int,
             factor: float) -> None:
     """sum += d^2;  p -= lr / (1 + (step - 1) * lr_decay) * d / (sqrt(sum) + eps) (Duchi et al., 2011)."""
@@ -58,6 +81,7 @@ def adagrad(p: Array, g: Array, arrays: Mapping[str, Array], options: Mapping[st
     p -= d
 
 
+@_one_by_one
 def rmsprop(p: Array, g: Array, arrays: Mapping[str, Array], options: Mapping[str, Any], step: int,
             factor: float) -> None:
     """v = alpha * v + (1 - alpha) * d^2;  p -= lr * d / (sqrt(v) + eps) (Tieleman and Hinton, 2012).
@@ -85,24 +109,3 @@ def rmsprop(p: Array, g: Array, arrays: Mapping[str, Array], options: Mapping[st
     else:
         d *= float(options["lr"])
     p -= d
-
-
-def apply(rule: Rule, p: Array, g: Array, arrays: Mapping[str, Array], options: Mapping[str, Any], step: int,
-          factor: float) -> None:
-    """Run a rule on arrays of any shape and memory order, as one dimension in the order of p's memory.
-
-    What cannot be seen so (a parameter that is a slice of something larger) is copied and written back.
-    """
-    order = None if p.flags.c_contiguous else tuple(sorted(range(p.ndim), key=lambda d: (-p.strides[d], d)))
-    back: list[tuple[Array, Array]] = []
-
-    def line(x: Array, written: bool) -> Array:
-        y = x if order is None else x.transpose(order)
-        flat = y.reshape(-1)  # a view where the memory allows it
-        if written and not y.flags.c_contiguous:
-            back.append((y, flat))
-        return flat if flat.dtype.kind != "c" else flat.view(flat.real.dtype)  # complex: two real numbers
-
-    rule(line(p, True), line(g, False), {name: line(x, True) for name, x in arrays.items()}, options, step, factor)
-    for y, flat in back:
-        y[...] = flat.reshape(y.shape)

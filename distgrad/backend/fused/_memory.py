@@ -34,4 +34,5 @@ def address(x: Any) -> Any:
 
 def addresses(arrays: Sequence[Any]) -> Any:
     """Where each begins, as a C array of pointers. The arrays have to be kept by the caller."""
-    return (ctypes.c_void_p * len(arrays))(*[ctypes.addressof(_Start.from_buffer(x)) for x in arrays])
+    return (ctypes.c_void_p * len(arrays))(*[ctypes.addressof(_Start.from_buffer(x)) if x.flags.writeable
+                                             else x.ctypes.data for x in arrays])

@@ -30,10 +30,10 @@ __all__ = ["SIGNATURES", "native"]
 SIGNATURES = {
     "norm_blocks": "TDTnn",
     "mean_of_ranks": "PPQTnnnnnnnntt",
-    "adam": "TTTTn" + "t" * 9,
-    "adam_max": "TTTTTn" + "t" * 9,
-    "sgd": "TTnttt",
-    "sgd_momentum": "TTTnnn" + "t" * 5,
+    "adam": "PPPPNn" + "t" * 9,
+    "adam_max": "PPPPPNn" + "t" * 9,
+    "sgd": "PPNnttt",
+    "sgd_momentum": "PPPNnnn" + "t" * 5,
     "watch": "RNnnnnnn",
 }
 

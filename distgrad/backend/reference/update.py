@@ -7,12 +7,12 @@ Optimizers decide about groups and steps; here are only arrays and numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ._register import kernel
 
-__all__ = ["PIECE", "adam_", "sgd_"]
+__all__ = ["PIECE", "adam_", "adam_plan", "sgd_", "sgd_plan"]
 
 PIECE = 16384  # elements worked on at a time
 
@@ -87,3 +87,26 @@ def adam_(xp: Any, p: Any, g: Any, m: Any, v: Any, vmax: Any, lr: float, beta1: 
         xp.divide(mm, d, out=t)
         t *= size
         pp -= t
+
+
+@kernel
+def sgd_plan(xp: Any, ps: Sequence[Any], bufs: Sequence[Any] | None) -> Callable[..., None]:
+    """`sgd_` for the same parameters step after step: run(gs, lr, ...), with the options of `sgd_`."""
+
+    def run(gs: Sequence[Any], *options: Any) -> None:
+        for i, (p, g) in enumerate(zip(ps, gs, strict=True)):
+            sgd_(xp, p, g, None if bufs is None else bufs[i], *options)
+
+    return run
+
+
+@kernel
+def adam_plan(xp: Any, ps: Sequence[Any], ms: Sequence[Any], vs: Sequence[Any],
+              vmaxs: Sequence[Any] | None) -> Callable[..., None]:
+    """`adam_` for the same parameters step after step: run(gs, lr, ...), with the options of `adam_`."""
+
+    def run(gs: Sequence[Any], *options: Any) -> None:
+        for i, (p, g) in enumerate(zip(ps, gs, strict=True)):
+            adam_(xp, p, g, ms[i], vs[i], None if vmaxs is None else vmaxs[i], *options)
+
+    return run

@@ -13,7 +13,7 @@ from typing import Any
 
 from ...backend import of
 from ...errors import rank_prefix
-from ...flat import GRID, Group, State
+from ...flat import GRID, Group, Placement, State
 from ...graph.base import TensorBase, from_raw
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
@@ -39,10 +39,13 @@ def clip_grad_norm_(parameters: Any, max_norm: float, norm_type: float = 2.0, er
         RuntimeError: the norm is not finite (on request), or gradients were not reduced over the ranks yet.
         ValueError: norm_type is negative.
     """
-    chosen = _with_gradients(parameters)
-    norm = _total(chosen, _power(norm_type))
+    groups, others = _by_group(_with_gradients(parameters))
+    p = _power(norm_type)
+    parts = [group.block_partials(members, p) for group, members in groups.items()]
+    parts += [_partials(q._grad.array, p) for q in others]
+    norm = _combined(parts, [group.flat for group in groups] + [q._grad.array for q in others], p)
     _check_finite(norm, error_if_nonfinite)
-    _scale(chosen, max_norm, norm)
+    _scale(groups, others, max_norm, norm)
     return norm
 
 
@@ -58,7 +61,7 @@ def get_total_norm(tensors: Any, norm_type: float = 2.0, error_if_nonfinite: boo
 
 def clip_grads_with_norm_(parameters: Any, max_norm: float, total_norm: Any, foreach: bool | None = None) -> None:
     """Scale gradients by min(1, max_norm / (total_norm + 1e-6)), for a norm that is known already."""
-    _scale(_with_gradients(parameters), max_norm, total_norm)
+    _scale(*_by_group(_with_gradients(parameters)), max_norm, total_norm)
 
 
 def clip_grad_value_(parameters: Any, clip_value: float, foreach: bool | None = None) -> None:
@@ -95,34 +98,27 @@ def _power(norm_type: float) -> float:
     return p
 
 
-def _by_group(parameters: Iterable[Any]) -> tuple[dict[Group, list[Any]], list[Any]]:
-    """Parameters whose gradients lie in flat memory, by group, and the others."""
-    groups: dict[Group, list[Any]] = {}
+def _by_group(parameters: Iterable[Any]) -> tuple[dict[Group, list[Placement]], list[Any]]:
+    """The placements of those whose gradients lie in flat memory, by group, and the other parameters."""
+    groups: dict[Group, list[Placement]] = {}
     others = []
     for p in parameters:
-        if p.placement is not None and p.placement.leaf_grad_is_home():
-            groups.setdefault(p.placement.group, []).append(p)
+        placement = p.placement
+        if placement is not None and p._grad is placement.home:
+            groups.setdefault(placement.group, []).append(placement)
         else:
             others.append(p)
     for group, members in groups.items():
         if group.state is State.LOCAL and group.ranks > 1:
             raise RuntimeError(f"{rank_prefix()}clip_grad_norm_: the gradients of {group.label} (such as "
-                               f"{members[0].placement.slot.name!r}) were not reduced over the {group.ranks} ranks "
-                               "yet; clip after a backward outside of no_sync()")
+                               f"{members[0].slot.name!r}) were not reduced over the {group.ranks} ranks yet; clip "
+                               "after a backward outside of no_sync()")
     return groups, others
 
 
 def _partials(array: Any, p: float) -> Any:
     """Sums of |x|^p over blocks, float64."""
     return of(array).kernels.norm_blocks(array.reshape(-1), p, GRID)
-
-
-def _total(parameters: list[Any], p: float) -> Any:
-    """The norm of the gradients, over all ranks where they are shared."""
-    groups, others = _by_group(parameters)
-    parts = [group.block_partials({m.placement.slot.index for m in members}, p) for group, members in groups.items()]
-    parts += [_partials(q._grad.array, p) for q in others]
-    return _combined(parts, [q._grad.array for q in parameters], p)
 
 
 def _combined(parts: list[Any], arrays: list[Any], p: float) -> Any:
@@ -132,14 +128,16 @@ def _combined(parts: list[Any], arrays: list[Any], p: float) -> Any:
 
         return tensor(0.0)
     xp = of(arrays[0]).xp
-    partials = xp.concatenate(parts)
+    partials = parts[0] if len(parts) == 1 else xp.concatenate(parts)
     if p == math.inf:
         norm = partials.max() if partials.size else xp.zeros(())
     else:
         total = partials.sum()
         norm = total if p == 0 else xp.sqrt(total) if p == 2 else total ** (1 / p)
-    dtype = xp.result_type("float32", *{xp.zeros((), a.dtype).real.dtype for a in arrays})
-    return from_raw(xp.asarray(norm).astype(dtype))
+    kinds = {a.dtype for a in arrays}
+    dtype = xp.result_type("float32", *{xp.empty(0, kind).real.dtype for kind in kinds}) if len(kinds) > 1 \
+        or arrays[0].dtype.char != "f" else arrays[0].dtype
+    return from_raw(xp.asarray(norm, dtype))
 
 
 def _check_finite(norm: Any, error_if_nonfinite: bool) -> None:
@@ -148,17 +146,17 @@ def _check_finite(norm: Any, error_if_nonfinite: bool) -> None:
                            "with error_if_nonfinite=False they are scaled by it all the same")
 
 
-def _scale(parameters: list[Any], max_norm: float, norm: Any) -> None:
+def _scale(groups: dict[Group, list[Placement]], others: list[Any], max_norm: float, norm: Any) -> None:
     """Multiply gradients by the clip factor, rounded to their dtype first."""
     factor = float(max_norm) / (float(norm) + 1e-6)
     if factor > 1:
         factor = 1.0  # NaN stays NaN
-    groups, others = _by_group(parameters)
     for group, members in groups.items():
-        group.scale(factor, [m.placement for m in members])
+        group.scale(factor, members)
+        for placement in members:
+            placement.home.bump()
     for q in others:
         _multiply(q._grad.array, factor)
-    for q in parameters:
         q._grad.bump()
 
 
