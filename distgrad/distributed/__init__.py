@@ -4,8 +4,11 @@ Layer 7, the only one that sees both graph and wire.
 """
 
 from .hooks import mean_hook
+from .join import Join
 from .parallel import DataParallel
 from .sharded import ZeroRedundancyOptimizer
+from .stopping import STOP_SIGNALS, stop_on_signals
 from .world import get_rank, get_world_size, simulate, world
 
-__all__ = ["DataParallel", "ZeroRedundancyOptimizer", "get_rank", "get_world_size", "mean_hook", "simulate", "world"]
+__all__ = ["STOP_SIGNALS", "DataParallel", "Join", "ZeroRedundancyOptimizer", "get_rank", "get_world_size", "mean_hook",
+           "simulate", "stop_on_signals", "world"]

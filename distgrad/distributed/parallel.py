@@ -24,7 +24,7 @@ from ..graph.modes import is_grad_enabled
 from ..nn import Module
 from . import session
 from .bucket import Hook
-from .control import NodeControl, WireControl, message_room
+from .control import Flag, NodeControl, WireControl, message_room
 from .exchange import NodeExchange
 from .reducer import Reducer
 from .transport import choose
@@ -51,6 +51,9 @@ class DataParallel:
             node can have it and no hook is given. The attribute says what it came to: 'shared' (one node),
             'lanes' or 'mpi'.
         hook: how a bucket is reduced, `hook(bucket, comm) -> Work`; default the mean in rank order.
+        nonfinite: what happens when a reduced gradient holds NaN or inf, decided on all ranks alike: 'propagate'
+            leaves it there, 'raise' raises from backward on every rank, 'skip_step' forgets the gradients, so that
+            the optimizer has nothing to do, and counts it in `skipped_steps`.
         buffers: 'broadcast' takes them from rank 0 when wrapping and before `state_dict`; 'local'
             leaves them alone.
 
@@ -62,13 +65,16 @@ class DataParallel:
     """
 
     def __init__(self, module: Module, comm: Any = None, *, bucket_bytes: int | None = None, overlap: bool = True,
-                 transport: str = "auto", hook: Hook | None = None, buffers: str = "broadcast") -> None:
+                 transport: str = "auto", hook: Hook | None = None, nonfinite: str = "propagate",
+                 buffers: str = "broadcast") -> None:
         if not isinstance(module, Module):
             raise TypeError(f"DataParallel wraps an nn.Module, got {type(module).__name__}")
         if transport not in ("auto", "shared", "mpi"):
             raise ValueError(f"transport is 'auto', 'shared' or 'mpi', got {transport!r}")
         if buffers not in ("broadcast", "local"):
             raise ValueError(f"buffers is 'broadcast' or 'local', got {buffers!r}")
+        if nonfinite not in ("propagate", "raise", "skip_step"):
+            raise ValueError(f"nonfinite is 'propagate', 'raise' or 'skip_step', got {nonfinite!r}")
         bucket_bytes = config.bucket_bytes if bucket_bytes is None else bucket_bytes
         if bucket_bytes <= 0:
             raise ValueError(f"bucket_bytes is positive, got {bucket_bytes}")
@@ -79,11 +85,13 @@ class DataParallel:
                 raise RuntimeError(f"parameter {name!r} belongs to {p.placement.group.label} already; a module is "
                                    "wrapped once, by one rank (simulated ranks each build their own)")
         label = f"DataParallel({type(module).__name__})"
-        settings = {"bucket_bytes": bucket_bytes, "hook": getattr(hook, "__qualname__", str(hook))}
+        settings = {"bucket_bytes": bucket_bytes, "nonfinite": nonfinite,
+                    "hook": getattr(hook, "__qualname__", str(hook))}
         verify_same([*module.named_parameters(), *module.named_buffers()], settings, communicator, label)
         self.module = module
         self.comm = communicator
         self._buffers_mode = buffers
+        self._nonfinite = nonfinite
         broadcast_tensors([p for _, p in module.named_parameters()], communicator)
         if buffers == "broadcast":
             broadcast_tensors([b for _, b in module.named_buffers()], communicator)
@@ -99,8 +107,10 @@ class DataParallel:
             control = NodeControl(chosen.ground, len(named)) if isinstance(chosen.ground, NodeMemory) \
                 else WireControl(own)
             self._reducer = Reducer(self._groups, own, chosen.exchange(self._groups), control, overlap=overlap,
-                                    label=label)
+                                    nonfinite=nonfinite, label=label)
             _connect(self._reducer)
+        elif nonfinite != "propagate":
+            self._ensure_reducer()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The module's forward. In grad mode, the next backward reduces this model."""
@@ -158,6 +168,42 @@ class DataParallel:
         finally:
             reducer.seed = None
 
+    @property
+    def skipped_steps(self) -> int:
+        """How many backwards left no gradients because they were not finite; see `nonfinite`."""
+        return 0 if self._reducer is None else self._reducer.skipped
+
+    @property
+    def work_seconds(self) -> list[float]:
+        """For each rank, how long it worked between the end of the last backward but one and its own end of the last
+        one, waiting not counted: who is slow makes the others wait."""
+        return [] if self._reducer is None else [report.seconds for report in self._reducer.reports]
+
+    def request_stop(self) -> None:
+        """Ask all ranks to stop: `stop_requested` turns true on all of them after the next backward."""
+        self._ensure_reducer().flags |= Flag.STOP
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether any rank was asked to stop before the last backward, by `request_stop` or by a signal; the same
+        answer on every rank. See `stop_on_signals`."""
+        return self._reducer is not None and any(report.flags & Flag.STOP for report in self._reducer.reports)
+
+    @property
+    def out_of_data(self) -> bool:
+        """Whether this rank has no more data; `Join` sets it."""
+        return self._reducer is not None and bool(self._reducer.flags & Flag.JOINED)
+
+    @out_of_data.setter
+    def out_of_data(self, value: bool) -> None:
+        reducer = self._ensure_reducer()
+        reducer.flags = reducer.flags | Flag.JOINED if value else reducer.flags & ~Flag.JOINED
+
+    @property
+    def all_out_of_data(self) -> bool:
+        """Whether all ranks had none at the last backward."""
+        return self._reducer is not None and all(report.flags & Flag.JOINED for report in self._reducer.reports)
+
     def _ensure_reducer(self) -> Reducer:
         """A world of one has no reducer until a weighted backward asks for what it keeps."""
         if self._reducer is None:
@@ -168,7 +214,7 @@ class DataParallel:
             partials = [[of(group.flat).xp.zeros(group.layout.size // GRID)] for group in self._groups]
             exchange = NodeExchange(self._groups, memory, flats, partials)
             self._reducer = Reducer(self._groups, self.comm.dup(), exchange, NodeControl(memory, count), overlap=False,
-                                    label=self._groups[0].label)
+                                    nonfinite=self._nonfinite, label=self._groups[0].label)
             _connect(self._reducer)
         return self._reducer
 

@@ -15,12 +15,13 @@ from typing import Any
 
 from ..backend import of
 from ..comm import Communicator
-from ..errors import CommError
-from ..flat import Group, Placement, State
+from ..errors import CommError, rank_prefix
+from ..flat import Group, Placement, State, not_finite
 from ..graph.engine import Run
 from .bucket import Bucket
 from .control import Control, Flag, Kind, Report, compare
 from .exchange import Exchange
+from .stopping import this_process_was_asked
 from .weights import Weights
 
 __all__ = ["Reducer"]
@@ -37,10 +38,14 @@ class Reducer:
         index: the order of creation, the same on every rank, which orders models on the wire.
         sync: False inside `no_sync()`: gradients stay this rank's own.
         weights: what `model.backward` was given since the gradients were last empty.
+        flags: what this rank tells the others with its next message.
+        reports: what all ranks said at the end of the last backward.
+        nonfinite: what becomes of a mean with NaN or inf: 'propagate', 'raise' or 'skip_step'.
+        skipped: how many steps were given up for it.
     """
 
     def __init__(self, groups: Sequence[Group], comm: Communicator, exchange: Exchange, control: Control, *,
-                 overlap: bool, label: str) -> None:
+                 overlap: bool, nonfinite: str, label: str) -> None:
         """
         Args:
             comm: the reducer's own; it closes it.
@@ -68,7 +73,10 @@ class Reducer:
         self.weights = Weights()
         self.seed: float | None = None  # the weight of the `model.backward` that runs
         self._weight: float | None = None
-        self.reports: list[Report] = []  # what all ranks said at the end of the last backward
+        self.flags = Flag(0)
+        self.reports: list[Report] = []
+        self.nonfinite = nonfinite
+        self.skipped = 0
         self._since = time.perf_counter()
         self._error = ""
         self._next = 0
@@ -173,11 +181,26 @@ class Reducer:
             if not group.live:
                 group.forget()
             group.remember()
+        if self.nonfinite != "propagate":
+            self._look_for_nonfinite()
+
+    def _look_for_nonfinite(self) -> None:
+        """Decided on every rank alike, from sums that every rank has: no message where the reduction took them."""
+        found = [name for group in self.groups for name in not_finite(group)]
+        if not found:
+            return
+        if self.nonfinite == "raise":
+            raise RuntimeError(f"{rank_prefix()}{self.label}: the mean of the gradients is not finite, in or near "
+                               f"{', '.join(map(repr, found[:5]))}{' and others' if len(found) > 5 else ''}")
+        self.skipped += 1
+        for placement in self.placements:
+            placement.assign(placement.leaf, None)
 
     def _report(self) -> Report:
         kind = Kind.PLAIN if self._weight is None else Kind.WEIGHTED
         bits = bytes([_HAS * p.filled | _LATE * (p.late is not None) for p in self.placements])
-        return Report(kind, Flag(0), self._weight or 0.0, time.perf_counter() - self._since, self._mark(),
+        flags = self.flags | Flag.STOP if this_process_was_asked() else self.flags
+        return Report(kind, flags, self._weight or 0.0, time.perf_counter() - self._since, self._mark(),
                       self._error, bits)
 
     def _mark(self) -> int:

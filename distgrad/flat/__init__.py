@@ -5,9 +5,8 @@ Placement ties one parameter to its slot. Clipping, optimizers and data parallel
 other: they meet here. It knows neither graph nor wire; both give it callables and tensors.
 """
 
-from .group import Group, State
-from .layout import GRID, Layout, Range, Slot, plan, share, share_sizes
+from .group import Group, State, not_finite
+from .layout import GRID, Layout, Range, Slot, plan, share
 from .placement import Placement
 
-__all__ = ["GRID", "Group", "Layout", "Placement", "Range", "Slot", "State", "plan", "share",
-           "share_sizes"]
+__all__ = ["GRID", "Group", "Layout", "Placement", "Range", "Slot", "State", "not_finite", "plan", "share"]

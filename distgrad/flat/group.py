@@ -25,7 +25,7 @@ from .layout import GRID, Layout, Range, share
 if TYPE_CHECKING:
     from .placement import Placement
 
-__all__ = ["Group", "Peers", "State"]
+__all__ = ["Group", "Peers", "State", "not_finite"]
 
 
 class State(enum.Enum):
@@ -257,3 +257,14 @@ class Group:
                 whole[begin // unit:end // unit] = gathered[at:at + count]
                 at += count
         return whole
+
+
+def not_finite(group: Group) -> list[str]:
+    """Names of the parameters in whose grid blocks a gradient is NaN or inf, the same on every rank. Collective."""
+    live = [p for p in group.placements if p.leaf_grad_is_home() and p.slot.size]
+    xp = of(group.flat).xp
+    if not live or xp.isfinite(group.block_partials(live, 2)).all():
+        return []
+    finite = xp.isfinite(group.block_partials(live, math.inf))  # a square may overflow where the gradient does not
+    blocks = [slice(p.slot.offset // GRID, (p.slot.offset + p.slot.size - 1) // GRID + 1) for p in live]
+    return [p.slot.name for p, block in zip(live, blocks, strict=True) if not finite[block].all()]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .._typing import Array, DType, Shape
 
-__all__ = ["GRID", "Layout", "Range", "Slot", "plan", "share", "share_sizes"]
+__all__ = ["GRID", "Layout", "Range", "Slot", "plan", "share"]
 
 Range = tuple[int, int]  # elements [begin, end)
 
@@ -84,10 +84,3 @@ def share(size: int, rank: int, ranks: int) -> tuple[int, int]:
     """The part of [0, size) that a rank owns, cut on the grid; parts differ by one block at the most."""
     blocks = size // GRID
     return blocks * rank // ranks * GRID, blocks * (rank + 1) // ranks * GRID
-
-
-def share_sizes(size: int, ranks: int) -> list[int]:
-    """How many elements each rank owns, in rank order."""
-    return [end - begin for begin, end in (share(size, rank, ranks) for rank in range(ranks))]
-
-

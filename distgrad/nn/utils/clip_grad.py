@@ -16,7 +16,7 @@ from ...errors import rank_prefix
 from ...flat import GRID, Group, Placement, State
 from ...graph.base import TensorBase, from_raw
 
-__all__ = ["clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
+__all__ = ["clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_grad_norms", "get_total_norm"]
 
 
 def clip_grad_norm_(parameters: Any, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False,
@@ -40,10 +40,7 @@ def clip_grad_norm_(parameters: Any, max_norm: float, norm_type: float = 2.0, er
         ValueError: norm_type is negative.
     """
     groups, others = _by_group(_with_gradients(parameters))
-    p = _power(norm_type)
-    parts = [group.block_partials(members, p) for group, members in groups.items()]
-    parts += [_partials(q._grad.array, p) for q in others]
-    norm = _combined(parts, [group.flat for group in groups] + [q._grad.array for q in others], p)
+    norm = _norm(groups, others, _power(norm_type))
     _check_finite(norm, error_if_nonfinite)
     _scale(groups, others, max_norm, norm)
     return norm
@@ -57,6 +54,24 @@ def get_total_norm(tensors: Any, norm_type: float = 2.0, error_if_nonfinite: boo
     norm = _combined([_partials(a, p) for a in arrays], arrays, p)
     _check_finite(norm, error_if_nonfinite)
     return norm
+
+
+def get_grad_norms(param_groups: Iterable[Any], norm_type: float = 2.0) -> list[Any]:
+    """The norm of the gradients of each group, over all ranks: which part of a model has how large gradients.
+
+    Args:
+        param_groups: an optimizer's, or any iterables of parameters.
+        norm_type: as for `clip_grad_norm_`.
+
+    Returns:
+        A 0-d tensor for each group, with the same bits on every rank; 0 where there is no gradient.
+
+    Raises:
+        RuntimeError: gradients were not reduced over the ranks yet.
+    """
+    power = _power(norm_type)
+    return [_norm(*_by_group(_with_gradients(group["params"] if isinstance(group, dict) else group)), power)
+            for group in param_groups]
 
 
 def clip_grads_with_norm_(parameters: Any, max_norm: float, total_norm: Any, foreach: bool | None = None) -> None:
@@ -119,6 +134,13 @@ def _by_group(parameters: Iterable[Any]) -> tuple[dict[Group, list[Placement]], 
 def _partials(array: Any, p: float) -> Any:
     """Sums of |x|^p over blocks, float64."""
     return of(array).kernels.norm_blocks(array.reshape(-1), p, GRID)
+
+
+def _norm(groups: dict[Group, list[Placement]], others: list[Any], p: float) -> Any:
+    """The norm of gradients in flat memory, over all ranks where they share it, and of others."""
+    parts = [group.block_partials(members, p) for group, members in groups.items()]
+    parts += [_partials(q._grad.array, p) for q in others]
+    return _combined(parts, [group.flat for group in groups] + [q._grad.array for q in others], p)
 
 
 def _combined(parts: list[Any], arrays: list[Any], p: float) -> Any:
