@@ -13,7 +13,7 @@ from ..backend import of
 from ..comm.shared import NodeMemory
 from ..errors import rank_prefix
 from ..flat import Group, Range
-from .counters import ARRIVED, LEFT
+from .counters import ARRIVED, FENCED, LEFT
 
 __all__ = ["PeerGradients", "Rounds"]
 
@@ -25,11 +25,17 @@ class Rounds:
         self.memory = memory
         self.sharded: set[Group] = set()
         self.arrived: set[Group] = set()
-        self.number = 0
+        self.number = self.fences = 0
 
     def leave(self) -> None:
         """Gradients of the next backward are about to be written."""
         self.memory.raise_counter(LEFT, self.number + 1)
+
+    def fence(self) -> None:
+        """Return when all ranks have come here."""
+        self.fences += 1
+        self.memory.raise_counter(FENCED, self.fences)
+        self.memory.wait(FENCED, self.fences, "the others, to change sharded gradients")
 
     def arrive(self, group: Group) -> None:
         """A group's gradients are final; when all are, the others hear of it."""
@@ -56,6 +62,10 @@ class PeerGradients:
     def arrive(self) -> None:
         """This rank's part of the reduced gradients is final."""
         self.rounds.arrive(self.group)
+
+    def fence(self) -> None:
+        """Return when all ranks have come here."""
+        self.rounds.fence()
 
     def read(self, ranges: Sequence[Range]) -> Any:
         """The owners' reduced gradients of these ranges, copied one after the other."""

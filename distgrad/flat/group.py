@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,6 +45,9 @@ class Peers(Protocol):
 
     def arrive(self) -> None:
         """This rank's part of the reduced gradients is final."""
+
+    def fence(self) -> None:
+        """Return when all ranks have come here: nobody reads what was there before, or sees what comes half done."""
 
     def read(self, ranges: Sequence[Range]) -> Array:
         """The owners' reduced gradients of these ranges, copied one after the other.
@@ -128,9 +132,8 @@ class Group:
 
         Local slots are consumed by a reduction, so reduced and local sums never mix in one slot.
         """
-        self.settle()
         if not self.sums_elsewhere:
-            self.stash = [self.flat[begin:end].copy() for begin, end in self.valid]
+            self.stash = [self.flat[begin:end] * self.flat.dtype.type(self.factor) for begin, end in self.valid]
         self._leave()
         for placement in self.placements:
             placement.filled = False
@@ -168,26 +171,38 @@ class Group:
         if len(chosen) == self.live and math.isfinite(rounded):
             self.settle()
             self.factor = rounded
-            if self.exposed:
+            if self.exposed and self.peers is None:
                 self.settle()
             return
+        self.change(chosen, lambda part: part.__imul__(part.dtype.type(rounded)))
+
+    def change(self, chosen: Sequence[Placement], function: Callable[[Array], object]) -> None:
+        """Apply a function that writes in place to the chosen gradients. Collective where gradients are sharded."""
         self.settle()
-        for placement in chosen:
-            for part in self.parts(placement):
-                part *= part.dtype.type(rounded)
+        with self._fenced():
+            for placement in chosen:
+                slot = placement.slot
+                for low, high in self.valid:
+                    begin, end = max(low, slot.offset), min(high, slot.offset + slot.size)
+                    if begin < end:
+                        function(self.flat[begin:end])
+                placement.home.bump()
+
+    @contextmanager
+    def _fenced(self) -> Iterator[None]:
+        """Around writes to gradients that other ranks may be reading."""
+        fence = self.peers.fence if self.peers is not None and self.state is State.REDUCED else _nothing
+        fence()
+        yield
+        fence()
 
     def settle(self) -> None:
-        """Apply the factor that is pending."""
+        """Apply the factor that is pending. Collective where gradients are sharded."""
         if self.factor != 1:
-            for begin, end in self.valid:
-                self.flat[begin:end] *= self.flat.dtype.type(self.factor)
-            self.factor = 1.0
-
-    def parts(self, placement: Placement) -> list[Array]:
-        """What this rank's buffer holds of a slot, as one-dimensional views."""
-        slot = placement.slot
-        ranges = [(max(low, slot.offset), min(high, slot.offset + slot.size)) for low, high in self.valid]
-        return [self.flat[begin:end] for begin, end in ranges if begin < end]
+            with self._fenced():
+                for begin, end in self.valid:
+                    self.flat[begin:end] *= self.flat.dtype.type(self.factor)
+                self.factor = 1.0
 
     # -- norms
 
@@ -257,6 +272,10 @@ class Group:
                 whole[begin // unit:end // unit] = gathered[at:at + count]
                 at += count
         return whole
+
+
+def _nothing() -> None:
+    """Nobody else reads these gradients."""
 
 
 def not_finite(group: Group) -> list[str]:

@@ -98,6 +98,9 @@ class Placement:
             leaf._grad = None
             self.filled = False
             return
+        if group.peers is not None and group.state is State.REDUCED:
+            raise RuntimeError(f"{rank_prefix()}the gradient of {self.slot.name!r} is sharded over the ranks of "
+                               f"{group.label}: it cannot be assigned after the reduction, only before a backward")
         if group.state is State.EMPTY:
             self._begin(group)
         group.settle()
@@ -137,9 +140,7 @@ class Placement:
 
     def zero(self) -> None:
         """Set the gradient to zero in place."""
-        self.group.settle()
-        self.home.array[...] = 0
-        self.home.bump()
+        self.group.change([self], lambda part: part.fill(0))
 
     def refuse_rebinding(self, leaf: Any) -> None:
         """`p.data = ...` would leave the flat memory."""

@@ -82,10 +82,13 @@ def clip_grads_with_norm_(parameters: Any, max_norm: float, total_norm: Any, for
 def clip_grad_value_(parameters: Any, clip_value: float, foreach: bool | None = None) -> None:
     """Bring every element of the gradients into [-clip_value, clip_value], in place."""
     limit = float(clip_value)
-    for p in _with_gradients(parameters):
-        for array in _arrays(p):
-            of(array).xp.clip(array, -limit, limit, out=array)
-        p._grad.bump()
+    groups, others = _by_group(_with_gradients(parameters))
+    for group, members in groups.items():
+        group.change(members, lambda part: of(part).xp.clip(part, -limit, limit, out=part))
+    for q in others:
+        array = q._grad.array
+        of(array).xp.clip(array, -limit, limit, out=array)
+        q._grad.bump()
 
 
 def _listed(tensors: Any) -> list[Any]:
@@ -95,15 +98,6 @@ def _listed(tensors: Any) -> list[Any]:
 def _with_gradients(parameters: Any) -> list[Any]:
     """Each parameter that has a gradient, once."""
     return list(dict.fromkeys(p for p in _listed(parameters) if p._grad is not None))
-
-
-def _arrays(parameter: Any) -> list[Any]:
-    """The memory of this rank that holds a parameter's gradient, perhaps in parts, or only a part of it."""
-    placement = parameter.placement
-    if placement is None or not placement.leaf_grad_is_home():
-        return [parameter._grad.array]
-    placement.group.settle()
-    return placement.group.parts(placement)
 
 
 def _power(norm_type: float) -> float:
