@@ -35,6 +35,12 @@ class Lanes:
     memory: NodeMemory
     wire: Communicator | None
 
+    @property
+    def members(self) -> list[tuple[int, ...]]:
+        """For each node the ranks that work for this rank's lane."""
+        return [tuple(rank for local, rank in enumerate(ranks) if local * self.count // len(ranks) == self.lane)
+                for ranks in self.nodes]
+
     def close(self) -> None:
         """Give the communicators back; collective."""
         if self.wire is not None:

@@ -154,7 +154,10 @@ class _Processes:
 
 
 def node_memory(comm: Communicator, nbytes: int) -> NodeMemory | str:
-    """Memory of `nbytes` for every rank of `comm`, mapped by all of them. Collective.
+    """Memory of every rank of `comm`, mapped by all of them. Collective.
+
+    Args:
+        nbytes: how much this rank brings in.
 
     Returns:
         The memory; or, on every rank alike, the reason why there is none.
@@ -173,11 +176,11 @@ def _map_processes(comm: Communicator, nbytes: int) -> NodeMemory | str:
     if isinstance(mine, str):
         return mine
     array, descriptor = mine
-    handles = [struct.unpack("qq", handle)
-               for handle in comm.allgather_bytes(struct.pack("qq", os.getpid(), descriptor))]
+    handles = [struct.unpack("qqq", handle)
+               for handle in comm.allgather_bytes(struct.pack("qqq", nbytes, os.getpid(), descriptor))]
     try:
-        segments = _attempt(comm, lambda: [array if rank == comm.rank else _open(nbytes, pid, number)
-                                           for rank, (pid, number) in enumerate(handles)])
+        segments = _attempt(comm, lambda: [array if rank == comm.rank else _open(*handle)
+                                           for rank, handle in enumerate(handles)])
     finally:
         os.close(descriptor)
     if isinstance(segments, str):
@@ -189,7 +192,7 @@ def _map_processes(comm: Communicator, nbytes: int) -> NodeMemory | str:
     seen = all(bytes(segment[_NONCE]) == theirs for segment, theirs in zip(segments, announced, strict=True))
     if b"" in comm.allgather_bytes(b"seen" if seen else b""):
         return "a rank does not see what another one writes"
-    return NodeMemory(comm, segments, _Processes(comm, [pid for pid, _ in handles]))
+    return NodeMemory(comm, segments, _Processes(comm, [pid for _, pid, _ in handles]))
 
 
 def _attempt(comm: Communicator, action: Callable[[], Any]) -> Any:

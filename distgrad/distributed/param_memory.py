@@ -1,6 +1,7 @@
-"""Where the parameters of a sharded optimizer lie: one copy on the node, or one a rank.
+"""Where the parameters of a sharded optimizer lie: one copy on each node, or one a rank.
 
-Tensors see it read-only; the owner of a share writes through the array that this module holds.
+Tensors see it read-only; the owner of a share writes through the array that this module holds. On one node
+that is all; between nodes, lanes carry what each has written to the others.
 """
 
 from __future__ import annotations
@@ -9,20 +10,21 @@ from typing import Any
 
 from ..backend import of
 from ..comm import Communicator, SelfCommunicator, nodes
+from ..comm.lanes import Lanes, open_lanes
 from ..comm.shared import NodeMemory, node_memory
 from ..errors import rank_prefix
 from ..flat import Group
 
 __all__ = ["ParamMemory"]
 
-_WRITTEN = 0  # column of the counters: how often a rank has published its share
+_WRITTEN = 0  # column of the counters: how often a rank has come to the end of an update
 
 
 class ParamMemory:
     """Flat parameters of one group, to which its parameters' arrays are rebound. Collective.
 
     Attributes:
-        flat: the parameters, writable; each rank writes its own share.
+        flat: the parameters, writable; each rank writes what it owns.
     """
 
     def __init__(self, group: Group) -> None:
@@ -30,15 +32,21 @@ class ParamMemory:
         self.comm = _communicator(group)
         self.rank, self.size = self.comm.rank, self.comm.size
         layout = group.layout
-        self._shared: NodeMemory | None = None
-        found = node_memory(self.comm, layout.size * layout.dtype.itemsize) if len(nodes(self.comm)) == 1 else ""
-        if isinstance(found, NodeMemory):
-            self._shared = found
-            self.flat = found.blocks[0].view(layout.dtype)
+        places = nodes(self.comm)
+        here = next(ranks for ranks in places if self.rank in ranks)
+        first = self.rank == here[0]
+        nbytes = layout.size * layout.dtype.itemsize if first else 0  # one copy, brought in by the node's first rank
+        found = node_memory(self.comm, nbytes) if len(places) == 1 else open_lanes(self.comm, nbytes)
+        self._lanes = found if isinstance(found, Lanes) else None
+        self._shared: NodeMemory | None = found if isinstance(found, NodeMemory) else None
+        if self._lanes is not None:
+            self._shared = self._lanes.memory
+        if self._shared is not None:
+            self.flat = self._shared.blocks[0].view(layout.dtype)
         else:
             self.flat = of(group.flat).xp.zeros(layout.size, layout.dtype)
         self._published = 0
-        if self.rank == 0 or self._shared is None:
+        if first or self._shared is None:
             for placement in group.placements:
                 placement.slot.view(self.flat)[...] = placement.leaf.array
         self._barrier()
@@ -62,11 +70,34 @@ class ParamMemory:
         self._shared.wait(_WRITTEN, self._published, "the update of the parameters")
 
     def publish(self) -> None:
-        """Every rank has written its share: all see all of them. Collective."""
+        """Every rank has written what it owns: all see all of it. Collective."""
         if self._shared is None:
-            self.flat[...] = self.gather(self.owned(self.flat))
-        else:
+            self.flat[...] = self.gather(self._taken([self.rank]))
+            return
+        self._barrier()
+        if self._lanes is not None:
+            self._carry(self._lanes)
             self._barrier()
+
+    def _carry(self, lanes: Lanes) -> None:
+        """Give the other nodes what this lane's ranks of this node have written, and write here what theirs have."""
+        if lanes.wire is None:
+            return
+        members = lanes.members
+        sizes = [sum(end - begin for rank in ranks for begin, end in self.group.owned[rank]) for ranks in members]
+        received = of(self.flat).xp.empty(sum(sizes), self.flat.dtype)
+        lanes.wire.allgatherv(self._taken(members[lanes.wire.rank]), received, sizes, checked=False)
+        at = 0
+        for node, ranks in enumerate(members):
+            for begin, end in [part for rank in ranks for part in self.group.owned[rank]]:
+                if node != lanes.wire.rank:
+                    self.flat[begin:end] = received[at:at + end - begin]
+                at += end - begin
+
+    def _taken(self, ranks: Any) -> Any:
+        """What these ranks own of the parameters, one range after the other, in new memory."""
+        parts = [self.flat[begin:end] for rank in ranks for begin, end in self.group.owned[rank]]
+        return of(self.flat).xp.concatenate(parts) if parts else self.flat[:0].copy()
 
     def gather(self, mine: Any) -> Any:
         """All ranks' arrays over what they own, put where it belongs in the whole. Collective."""
@@ -74,11 +105,6 @@ class ParamMemory:
         sizes = [sum(end - begin for begin, end in ranges) for ranges in self.group.owned]
         self.comm.allgatherv(mine, gathered, sizes)
         return self.group.in_place_of_owners(gathered)
-
-    def owned(self, flat: Any) -> Any:
-        """What this rank owns of a flat array, one range after the other, in new memory."""
-        parts = [flat[begin:end] for begin, end in self.group.owned[self.rank]]
-        return of(flat).xp.concatenate(parts) if parts else flat[:0].copy()
 
     def open(self) -> None:
         """Give every rank a private, writable copy of the parameters."""

@@ -63,6 +63,29 @@ def test_an_lstm_too() -> None:
     np.testing.assert_array_equal(sharded[1][0], plain[0][0])
 
 
+@pytest.mark.parametrize("nodes", [[2, 2], [3, 1], [2, 1, 2], [1, 1]])
+def test_between_nodes_as_well_with_one_copy_of_the_parameters_on_each(nodes: list[int]) -> None:
+    ranks = sum(nodes)
+    plain = simulate(ranks, nodes)(lambda rank: train("adam", "wide", rank, ranks, False))
+    sharded = simulate(ranks, nodes)(lambda rank: train("adam", "wide", rank, ranks, True))
+    for mine in sharded:
+        np.testing.assert_array_equal(mine[0], plain[0][0])
+        for number, state in plain[0][2]["state"].items():
+            np.testing.assert_array_equal(mine[2]["state"][number]["exp_avg"], state["exp_avg"])
+
+    def body(rank: int) -> tuple[int, int]:
+        model = DataParallel(MODELS["wide"]())
+        ZeroRedundancyOptimizer(model.parameters(), optim.SGD)
+        return next(model.parameters()).array.ctypes.data, model.comm.rank
+
+    places = [place for place, _ in simulate(ranks, nodes)(body)]
+    begin = 0
+    for count in nodes:
+        assert len(set(places[begin:begin + count])) == 1
+        begin += count
+    assert len(set(places)) == len(nodes)
+
+
 @pytest.mark.parametrize(("first", "second"), [(1, 3), (4, 2), (3, 1)])
 def test_training_goes_on_with_another_number_of_ranks(first: int, second: int) -> None:
     _, model, optimizer = simulate(first)(lambda rank: train("adam", "mlp", rank, first, True))[0]
