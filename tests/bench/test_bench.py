@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -16,15 +11,8 @@ from distgrad.bench import allreduce, update
 from distgrad.bench.clock import interleaved
 from distgrad.bench.ranks import Gradients
 from distgrad.cli import main
-from distgrad.cli.launcher import find_mpiexec
-from distgrad.cli.registry import CommandError
 from distgrad.distributed import simulate, world
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def json_lines(out: str) -> list[dict[str, object]]:
-    return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+from tests.bench.output import json_lines, on_real_ranks
 
 
 def test_contestants_take_turns() -> None:
@@ -72,15 +60,7 @@ def test_benchmarks_on_ranks_measure_the_same_on_all_of_them(benchmark: ModuleTy
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "contestants"), [("allreduce", 4), ("update", 2)])
 def test_benchmarks_start_their_own_ranks(name: str, contestants: int) -> None:
-    try:
-        find_mpiexec(os.environ)
-    except CommandError:
-        pytest.skip("needs an mpiexec")
-    words = ["bench", name, "--sizes", "4096,100", "--rounds", "2"]
-    done = subprocess.run([sys.executable, "-m", "distgrad", *words], cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=100)
-    assert done.returncode == 0, done.stderr
-    lines = json_lines(done.stdout)
+    lines = on_real_ranks(name, "--sizes", "4096,100", "--rounds", "2")
     assert [line["size"] for line in lines] == [4096] * contestants + [100] * contestants  # from rank 0 alone
     assert all(line["ranks"] == 2 and line["median"] > 0 for line in lines)
 

@@ -1,0 +1,145 @@
+"""Whole training steps of small models, timed in parts, beside torch's on the same numbers.
+
+    workloads -> trainer (this package's, its peer's), step by step in turn -> times of the slowest rank
+
+Every contestant starts from the same weights and sees the same batches, so that their losses can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from .._tensor.creation import manual_seed
+from ..comm import Communicator
+from ..distributed import DataParallel, ZeroRedundancyOptimizer
+from ..optim import Adam
+from .clock import Sample, measure, show, summarize
+from .surroundings import surroundings
+from .torch_workloads import adam, library, replicated, torch_peer, twin
+from .trainer import COLUMNS, PARTS, Trainer, Waiting
+from .workloads import OURS, WORKLOADS, Workload
+
+__all__ = ["MODES", "Race", "report", "run"]
+
+MODES = ("replicated", "sharded")  # where the optimizer's state is: whole on every rank, or each rank's share
+# torch adds the squares of float32 gradients in float32: the norm of mlp_wide is off by 1e-4, and a larger rate makes
+# that visible in the losses within ten steps.
+RATE = 3e-4
+_BATCHES = 32  # different ones; more steps than that see them again
+_WARMUP = 5    # the first steps look for memory, compile, and tell torch's reducer the order of gradients
+
+
+@dataclass(frozen=True)
+class Race:
+    """What came of one workload; by contestant's name where it is a dictionary.
+
+    Attributes:
+        parts: the samples of each of PARTS, in microseconds, of the rank that took longest in each step.
+        losses: of rank 0, at every step.
+        differences: the largest relative difference of a loss from the first contestant's, on any rank.
+        faults: minor page faults in a step, the median; of the rank with most of them.
+        clipped: in how many of the measured steps the norm was above 1.
+    """
+
+    workload: Workload
+    ranks: int
+    rounds: int
+    parameters: int
+    parts: dict[str, list[Sample]]
+    losses: dict[str, list[float]]
+    differences: dict[str, float]
+    faults: dict[str, float]
+    clipped: dict[str, int]
+    where: dict[str, str]
+
+
+def run(comm: Communicator, workloads: Sequence[str] = tuple(WORKLOADS), rounds: int = 30,
+        modes: Sequence[str] = ("replicated",), peer: str | None = None) -> Iterator[Race]:
+    """Time training steps on all ranks of `comm`, one workload after the other. Collective.
+
+    Args:
+        workloads: names in WORKLOADS.
+        modes: some of MODES, a contestant each.
+        peer: 'torch' adds its eager mode: DistributedDataParallel over gloo where there are several ranks,
+            the fused Adam.
+    """
+    with threadpool_limits(1), torch_peer(comm) if peer == "torch" else nullcontext() as torch:
+        where = surroundings(comm, torch)
+        for name in workloads:
+            yield _race(comm, WORKLOADS[name], rounds, modes, torch, where)
+
+
+def _race(comm: Communicator, workload: Workload, rounds: int, modes: Sequence[str], torch: Any,
+          where: dict[str, str]) -> Race:
+    stream = np.random.default_rng([0, comm.rank])
+    batches = [workload.batch(stream) for _ in range(min(_BATCHES, rounds + _WARMUP))]
+    manual_seed(0)
+    state = {name: tensor.numpy().copy() for name, tensor in workload.build(OURS).state_dict().items()}
+    models, trainers = [], []
+    for mode in modes:
+        manual_seed(0)
+        models.append(DataParallel(workload.build(OURS), comm))
+        trainers.append(_ours(mode, models[-1], batches))
+    if torch is not None:
+        module = twin(torch, workload, state)
+        module = module if comm.size == 1 else replicated(torch, module)
+        trainers.append(Trainer("torch", library(torch), module, adam(torch, module.parameters(), RATE), batches))
+    measure({trainer.name: trainer.step for trainer in trainers}, rounds, _WARMUP, before=comm.barrier)
+    mine = np.array([trainer.notes for trainer in trainers])
+    notes = np.empty((comm.size, *mine.shape))  # (rank, contestant, step, column)
+    comm.allgather(mine, notes)
+    for model in models:
+        model.close()
+    return _judged(workload, [t.name for t in trainers], notes, sum(a.size for a in state.values()), where)
+
+
+def _ours(mode: str, model: Any, batches: list[tuple[np.ndarray, np.ndarray]]) -> Trainer:
+    waiting = Waiting(model) if model.comm.size > 1 else None
+    if mode == "sharded":
+        optimizer: Any = ZeroRedundancyOptimizer(model.parameters(), Adam, lr=RATE)
+        return Trainer("distgrad sharded", OURS, model, optimizer, batches, waiting)
+    return Trainer("distgrad", OURS, model, Adam(model.parameters(), lr=RATE), batches, waiting)
+
+
+def _judged(workload: Workload, names: list[str], notes: np.ndarray, parameters: int, where: dict[str, str]) -> Race:
+    """Times of the slowest rank, and what else is worth knowing of all of them."""
+    column = {name: notes[..., i] for i, name in enumerate(COLUMNS)}  # each (rank, contestant, step)
+    slowest = column["total"].argmax(0)[None]
+    parts = {}
+    for part in PARTS:
+        times = np.take_along_axis(column[part], slowest, 0)[0, :, _WARMUP:]
+        known = {name: row.tolist() for name, row in zip(names, times, strict=True) if not np.isnan(row).any()}
+        if known:
+            parts[part] = summarize(known)
+    losses = column["loss"]
+    differences = np.abs(losses / losses[:, :1] - 1).max((0, 2))
+    faults = np.median(column["faults"][..., _WARMUP:], axis=2).max(0)
+    clipped = (column["norm"][0, :, _WARMUP:] > 1).sum(1)
+    return Race(workload, len(notes), notes.shape[2] - _WARMUP, parameters, parts,
+                dict(zip(names, losses[0].tolist(), strict=True)), dict(zip(names, differences.tolist(), strict=True)),
+                dict(zip(names, faults.tolist(), strict=True)), dict(zip(names, clipped.tolist(), strict=True)), where)
+
+
+def report(race: Race) -> None:
+    """Print tables and JSON lines, one table a part, and in words what else was seen."""
+    workload = race.workload
+    title = f"step: {workload.name}, {race.ranks} rank{'s' * (race.ranks > 1)}"
+    print(f"{title}: {workload.text} a rank, {race.parameters:,} parameters")
+    facts = {"workload": workload.name, "ranks": race.ranks, "parameters": race.parameters}
+    for part, samples in race.parts.items():
+        more = {} if part != "total" else {"loss_difference": race.differences, "page_faults": race.faults,
+                                           "clipped": race.clipped, **race.where}
+        show(f"{title}: {part}", samples, scale=1000, unit="ms", part=part, **facts, **more)
+    first, *others = race.losses
+    curve = race.losses[first]
+    print(f"  losses: {curve[0]:.4f} ... {curve[-1]:.4f} in {len(curve)} steps"
+          + "".join(f"; {name} differs by {race.differences[name]:.1e} at most" for name in others))
+    print("  page faults a step: " + ", ".join(f"{name} {count:g}" for name, count in race.faults.items()))
+    print("  norms above 1, clipped: " + ", ".join(f"{name} {count} of {race.rounds}"
+                                                   for name, count in race.clipped.items()), flush=True)
