@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from ..comm import Communicator
-from ..distributed import world
+from ..distributed import ZeroRedundancyOptimizer, world
 from ..nn.utils import clip_grad_norm_
 from ..optim import Adam
 from .clock import Sample
@@ -27,16 +27,19 @@ def run(sizes: Sequence[int] = SIZES, rounds: int = 30, peer: str | None = None)
         peer: 'torch' adds gloo's all_reduce of one flat gradient, clip_grad_norm_ and the fused Adam.
 
     Returns:
-        For each size the samples 'one tensor', 'eight tensors' and 'torch'.
+        For each size the samples 'sharded' and 'replicated' for a model of one tensor, the same for eight, and 'torch'.
     """
     comm = world()
     found = []
     with torch_ranks(comm) if peer == "torch" else nullcontext() as torch:
         for size in sizes:
             split = [size // _MANY] * (_MANY - 1)
-            models = [Gradients([size], comm), Gradients([*split, size - sum(split)], comm)]
-            contestants = {name: _update(model) for name, model in zip(("one tensor", "eight tensors"), models,
-                                                                       strict=True)}
+            many = [*split, size - sum(split)]
+            contestants, models = {}, []
+            for name, sizes_, sharded in (("sharded", [size], True), ("sharded, eight tensors", many, True),
+                                          ("replicated", [size], False), ("replicated, eight tensors", many, False)):
+                models.append(Gradients(sizes_, comm))
+                contestants[name] = _update(models[-1], sharded)
             if torch is not None:
                 contestants["torch"] = _torch_update(torch, comm, size)
             found.append((size, slowest(comm, contestants, rounds)))
@@ -45,8 +48,9 @@ def run(sizes: Sequence[int] = SIZES, rounds: int = 30, peer: str | None = None)
     return found
 
 
-def _update(model: Gradients) -> Callable[[], None]:
-    optimizer = Adam(model.parameters, lr=1e-3)
+def _update(model: Gradients, sharded: bool) -> Callable[[], None]:
+    optimizer: Any = ZeroRedundancyOptimizer(model.parameters, Adam, lr=1e-3) if sharded else \
+        Adam(model.parameters, lr=1e-3)
 
     def update() -> None:
         optimizer.zero_grad()

@@ -32,7 +32,7 @@ class Kind(enum.IntEnum):
     WEIGHTED = 1
 
 
-_CALLS = {Kind.PLAIN: "loss.backward()", Kind.WEIGHTED: "model.backward(loss, weight)"}
+_CALLS: dict[int, str] = {Kind.PLAIN: "loss.backward()", Kind.WEIGHTED: "model.backward(loss, weight)"}
 
 
 class Flag(enum.IntFlag):
@@ -47,6 +47,7 @@ class Report:
     """What one rank says of itself.
 
     Attributes:
+        kind, flags: of Kind and of Flag, as plain numbers, which are faster to make.
         weight: that of its loss, in a weighted backward.
         seconds: how long it worked since the last backward ended, waiting not counted.
         mark: a fingerprint of what must be the same on all ranks; 0 says nothing.
@@ -54,8 +55,8 @@ class Report:
         bits: for each parameter, 1 if it has a gradient, 2 if it has a late one.
     """
 
-    kind: Kind
-    flags: Flag
+    kind: int
+    flags: int
     weight: float
     seconds: float
     mark: int
@@ -73,8 +74,8 @@ class Report:
         """From bytes."""
         kind, flags, error, bits, weight, seconds, mark = _HEADER.unpack_from(data)
         middle = _HEADER.size + error
-        return cls(Kind(kind), Flag(flags), weight, seconds, mark, data[_HEADER.size:middle].decode(errors="replace"),
-                   data[middle:middle + bits])
+        text = data[_HEADER.size:middle].decode(errors="replace") if error else ""
+        return cls(kind, flags, weight, seconds, mark, text, data[middle:middle + bits])
 
 
 def message_room(parameters: int) -> int:
@@ -143,11 +144,16 @@ def compare(reports: Sequence[Report], rank: int, label: str) -> None:
         RankFailedError: another rank's backward raised, or was of another kind, or its options differ.
     """
     mine = reports[rank]
+    for report in reports:
+        if report.error or report.kind != mine.kind or report.mark != mine.mark:
+            break
+    else:
+        return
     for other, report in enumerate(reports):
         if report.error and other != rank:
             raise RankFailedError(f"{rank_prefix()}{label}: backward raised on rank {other}: {report.error}", other)
     for other, report in enumerate(reports):
-        if report.kind is not mine.kind:
+        if report.kind != mine.kind:
             raise RankFailedError(f"{rank_prefix()}{label}: rank {other} called {_CALLS[report.kind]}, this rank "
                                   f"{_CALLS[mine.kind]}; a step's gradients are of one kind on all ranks", other)
     for other, report in enumerate(reports):

@@ -44,7 +44,7 @@ class Join:
     """
 
     def __init__(self, models: DataParallel | Sequence[DataParallel], without_data: Callable[[], object]) -> None:
-        self.models = list(models) if isinstance(models, list | tuple) else [models]
+        self.models: list[DataParallel] = list(models) if isinstance(models, Sequence) else [models]
         for model in self.models:
             if not isinstance(model, DataParallel):
                 raise TypeError(f"Join takes DataParallel models, got {type(model).__name__}")

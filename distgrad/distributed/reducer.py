@@ -28,6 +28,7 @@ __all__ = ["Reducer"]
 
 _created = count().__next__
 _HAS, _LATE = 1, 2  # bits of a parameter in a report
+_PLAIN, _WEIGHTED, _STOP = int(Kind.PLAIN), int(Kind.WEIGHTED), int(Flag.STOP)
 
 
 class Reducer:
@@ -73,7 +74,7 @@ class Reducer:
         self.weights = Weights()
         self.seed: float | None = None  # the weight of the `model.backward` that runs
         self._weight: float | None = None
-        self.flags = Flag(0)
+        self.flags = 0
         self.reports: list[Report] = []
         self.nonfinite = nonfinite
         self.skipped = 0
@@ -197,9 +198,9 @@ class Reducer:
             placement.assign(placement.leaf, None)
 
     def _report(self) -> Report:
-        kind = Kind.PLAIN if self._weight is None else Kind.WEIGHTED
+        kind = _PLAIN if self._weight is None else _WEIGHTED
         bits = bytes([_HAS * p.filled | _LATE * (p.late is not None) for p in self.placements])
-        flags = self.flags | Flag.STOP if this_process_was_asked() else self.flags
+        flags = self.flags | _STOP if this_process_was_asked() else self.flags
         return Report(kind, flags, self._weight or 0.0, time.perf_counter() - self._since, self._mark(),
                       self._error, bits)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import is_
 from typing import Any, ClassVar
 
 from .._tensor.gradients import clear_grad
@@ -58,6 +59,8 @@ class Optimizer:
         self.param_groups: list[dict[str, Any]] = []
         self.steps_taken = 0
         self._runs: dict[tuple[int, int], Run] = {}
+        self._marked: list[Any] = []  # the options of which `_mark` is the fingerprint
+        self._mark = 0
         self._pre_hooks = Table()
         self._post_hooks = Table()
         if isinstance(params, TensorBase):
@@ -145,11 +148,13 @@ class Optimizer:
     def mark(self, placed: Iterable[Group]) -> None:
         """Leave a fingerprint of all options where the ranks that share gradients compare them."""
         if any(flat.ranks > 1 for flat in placed):
-            options = [sorted((name, repr(value)) for name, value in group.items() if not name.startswith("param"))
-                       for group in self.param_groups]
-            mark = zlib.crc32(repr(options).encode()) or 1
+            values = [value for group in self.param_groups for name, value in group.items() if name != "params"]
+            if len(values) != len(self._marked) or not all(map(is_, values, self._marked)):
+                options = [sorted((name, repr(value)) for name, value in group.items() if not name.startswith("param"))
+                           for group in self.param_groups]
+                self._marked, self._mark = values, zlib.crc32(repr(options).encode()) or 1
             for flat in placed:
-                flat.mark = mark
+                flat.mark = self._mark
 
     def _step_group(self, rule: Rule, number: int, group: dict[str, Any]) -> None:
         """The step of one parameter group, as many parameters at a time as may be."""

@@ -14,6 +14,8 @@ from distgrad.cli import main
 from distgrad.distributed import simulate, world
 from tests.bench.output import json_lines, on_real_ranks
 
+UPDATES = ["sharded", "sharded, eight tensors", "replicated", "replicated, eight tensors"]
+
 
 def test_contestants_take_turns() -> None:
     order: list[str] = []
@@ -48,7 +50,7 @@ def test_gradients_without_a_backward_are_reduced_as_any_others() -> None:
 
 
 @pytest.mark.parametrize(("benchmark", "names"), [
-    (allreduce, ["DataParallel, shared", "sum in rank order"]), (update, ["one tensor", "eight tensors"]),
+    (allreduce, ["DataParallel, shared", "sum in rank order"]), (update, UPDATES),
 ])
 def test_benchmarks_on_ranks_measure_the_same_on_all_of_them(benchmark: ModuleType, names: list[str]) -> None:
     one, two = simulate(2)(lambda rank: benchmark.run([64, 20_000], rounds=2))
@@ -58,7 +60,7 @@ def test_benchmarks_on_ranks_measure_the_same_on_all_of_them(benchmark: ModuleTy
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "contestants"), [("allreduce", 4), ("update", 2)])
+@pytest.mark.parametrize(("name", "contestants"), [("allreduce", 4), ("update", len(UPDATES))])
 def test_benchmarks_start_their_own_ranks(name: str, contestants: int) -> None:
     lines = on_real_ranks(name, "--sizes", "4096,100", "--rounds", "2")
     assert [line["size"] for line in lines] == [4096] * contestants + [100] * contestants  # from rank 0 alone
