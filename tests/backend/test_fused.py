@@ -9,6 +9,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ from distgrad.backend.fused.native import SIGNATURES, native
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 90  # seconds; four processes start at once on machines with few cores
-NAMES = ("adam_", "mean_of_ranks", "norm_blocks", "sgd_")
+NAMES = ("adam_", "adam_plan", "mean_of_ranks", "mean_plan", "norm_blocks", "sgd_", "sgd_plan", "sum_of_ranks",
+         "watch_plan")
 SIZES = [0, 1, 7, 2047, 2049, 16385]
 kernel = {name: fused.find(name) for name in NAMES}
 
@@ -205,6 +207,56 @@ def test_the_mean_over_ranks(ranks, dtype):
         same_bits(flat, expected)
         same_bits(partial, kernel["norm_blocks"](expected, 2, GRID))
     assert math.isnan(partials[0][0]) and np.isfinite(partials[0][1:]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+def test_the_sum_over_ranks(ranks, dtype):
+    flats = arrays(ranks, 2 * GRID, dtype)
+    flats[0][7], flats[-1][8] = np.nan, np.inf
+    wide = "float32" if dtype == "float16" else dtype
+    expected, mine = np.empty(2 * GRID, wide), np.empty(2 * GRID, wide)
+    reference("sum_of_ranks")(np, flats, expected, GRID)
+    kernel["sum_of_ranks"](flats, mine, GRID)
+    same_bits(mine, expected)
+    if wide == dtype:  # into the first one's memory
+        kernel["sum_of_ranks"](flats, flats[0], GRID)
+        same_bits(flats[0], expected)
+
+
+def test_updates_of_many_parameters_are_those_of_each():
+    rng = np.random.default_rng(4)
+    sizes = [5, 0, 4097, 1]
+    lists = [[np.abs(rng.standard_normal(n)).astype("float32") for n in sizes] for _ in range(4)]
+    alone = [[x.copy() for x in each] for each in lists]
+    ps, gs, ms, vs = lists
+    plan = kernel["adam_plan"](ps, ms, vs, None)
+    momentum = kernel["sgd_plan"](ps, ms)
+    for step in (1, 2):
+        plan(gs, 0.01, 0.9, 0.99, 1e-8, 0.1, False, step, 0.5)
+        momentum(gs, 0.01, 0.9, 0.1, 0.1, False, False, 0.5)
+        for p, g, m, v in zip(*alone, strict=True):
+            reference("adam_")(np, p, g, m, v, None, 0.01, 0.9, 0.99, 1e-8, 0.1, False, step, 0.5)
+            reference("sgd_")(np, p, g, m, 0.01, 0.9, 0.1, 0.1, False, False, 0.5)
+        gs = [g[::-1].copy() for g in gs]  # gradients of the next step lie elsewhere
+        alone[1] = [g.copy() for g in gs]
+    for mine, theirs in zip(lists, alone, strict=True):
+        if mine is not lists[1]:
+            for a, b in zip(mine, theirs, strict=True):
+                same_bits(a, b)
+
+
+def test_waiting_sees_what_others_write():
+    rows = [np.zeros(8, np.int64) for _ in range(3)]
+    look = kernel["watch_plan"](rows, 100)
+    assert not look(2, 1, 0, 3)
+    rows[0][2] = rows[1][2] = 1
+    assert look(2, 1, 0, 2) and not look(2, 1, 0, 3) and not look(2, 2, 0, 2)
+    patient = kernel["watch_plan"](rows, 10**9)
+    timer = threading.Timer(0.2, lambda: rows[2].__setitem__(2, 7))
+    timer.start()
+    assert patient(2, 5, 2, 3)
+    timer.join()
 
 
 @pytest.mark.parametrize("divisor", [2, 3.0, 0.1, 2.0 ** -100, 12345.678])

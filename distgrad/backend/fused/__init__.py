@@ -21,7 +21,7 @@ from ...config import config
 __all__ = ["find"]
 
 _MODULES = {"adam_": "update", "adam_plan": "update", "sgd_": "update", "sgd_plan": "update", "norm_blocks": "sums",
-            "mean_of_ranks": "sums", "mean_plan": "sums", "watch_plan": "watch"}
+            "mean_of_ranks": "sums", "mean_plan": "sums", "sum_of_ranks": "sums", "watch_plan": "watch"}
 
 
 def find(name: str) -> Callable[..., Any] | None:

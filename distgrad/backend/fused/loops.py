@@ -16,7 +16,7 @@ from numba.extending import intrinsic, register_jitable
 
 from .vectors import WIDTH, add, divide, fill, load, multiply, squares, store, sum_lanes
 
-__all__ = ["adam", "adam_max", "mean_of_ranks", "norm_blocks", "sgd", "sgd_momentum", "watch"]
+__all__ = ["adam", "adam_max", "mean_of_ranks", "norm_blocks", "sgd", "sgd_momentum", "sum_of_ranks", "watch"]
 
 _part = register_jitable(forceinline=True, error_model="numpy")
 TILE = 2048  # elements of a pass that a second pass finds in the cache again
@@ -65,6 +65,14 @@ def mean_of_ranks(flats: Any, outs: Any, partials: Any, sums: Any, ranks: int, t
         for r in range(copies):
             partial = partials[r]
             partial[block] = value
+
+
+def sum_of_ranks(flats: Any, out: Any, ranks: int, size: int) -> None:
+    for i in range(0, size, WIDTH):
+        total = load(flats[0], i)
+        for r in range(1, ranks):
+            total = add(total, load(flats[r], i))
+        store(total, out, i)
 
 
 @_part

@@ -34,6 +34,7 @@ SIGNATURES = {
     "adam_max": "PPPPPNn" + "t" * 9,
     "sgd": "PPNnttt",
     "sgd_momentum": "PPPNnnn" + "t" * 5,
+    "sum_of_ranks": "PTnn",
     "watch": "RNnnnnnn",
 }
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from ..reference.norm import norm_blocks as _reference_norm
 from ..reference.reduce import mean_plan as _reference_plan
+from ..reference.reduce import sum_of_ranks as _reference_sum
 from ._memory import address, addresses, alike, element
 from .native import native
 
-__all__ = ["mean_of_ranks", "mean_plan", "norm_blocks"]
+__all__ = ["mean_of_ranks", "mean_plan", "norm_blocks", "sum_of_ranks"]
 
 _WIDTH = 32  # of vectors, as in `vectors`, which needs numba
 _SMALLEST = 2.0 ** -64  # powers of two from here to its inverse have an exact inverse in every dtype
@@ -64,3 +65,14 @@ def mean_plan(flats: Sequence[Any], partials: Sequence[Any], grid: int, sums: An
 
     run.keeps = (flats, targets, partials)  # type: ignore[attr-defined]  # what the addresses point to
     return run
+
+
+def sum_of_ranks(flats: Sequence[Any], out: Any, grid: int) -> None:
+    """As the reference, with the same bits: (g0 + g1) + ... into `out`. Compiled where all have one dtype."""
+    dtype = element(out)
+    fits = dtype is not None and not out.size % _WIDTH and alike([out, *flats])
+    loop = native("sum_of_ranks", dtype) if fits and dtype is not None else None
+    if loop is None:
+        _reference_sum(np, flats, out, grid)
+    elif out.size:
+        loop(addresses(flats), address(out), len(flats), out.size)
