@@ -6,10 +6,12 @@ when a kernel is not in the cache: numba takes half a second to load, and each l
 
 from __future__ import annotations
 
+import importlib
+
 import llvmlite.binding as llvm
 from numba import cfunc, types
 
-from . import loops
+from .native import Loop
 
 __all__ = ["build"]
 
@@ -18,25 +20,23 @@ _OPTIONS = {"nopython": True, "error_model": "numpy", "boundscheck": False, "_nr
 _KNOWN = {"memcpy", "memmove", "memset", "sched_yield", "sqrt", "sqrtf"}
 
 
-def build(name: str, dtype: str, signature: str, symbol: str, machine: llvm.TargetMachine) -> bytes:
-    """Compile one loop for elements of `dtype`; the object file exports it as the C function `symbol`.
-
-    Args:
-        signature: one letter an argument, as in `native.SIGNATURES`.
+def build(loop: Loop, dtype: str, symbol: str, machine: llvm.TargetMachine) -> bytes:
+    """Compile a loop for elements of `dtype`; the object file exports it as the C function `symbol`.
 
     Raises:
         RuntimeError: the code needs something that only Python could give it.
     """
+    function = getattr(importlib.import_module(f"{__package__}.loops.{loop.family}"), loop.name)
     element = getattr(types, dtype)
     kinds = {"t": element, "n": types.int64}
     for pointer, pointers, pointee in (("T", "P", element), ("D", "Q", types.float64), ("N", "R", types.int64)):
         kinds[pointer] = types.CPointer(pointee)
         kinds[pointers] = types.CPointer(kinds[pointer])
-    compiled = cfunc(types.void(*[kinds[letter] for letter in signature]), **_OPTIONS)(getattr(loops, name))
+    compiled = cfunc(types.void(*[kinds[letter] for letter in loop.signature]), **_OPTIONS)(function)
     module = llvm.parse_assembly(compiled.inspect_llvm().replace(compiled.native_name, symbol))
     foreign = sorted(function.name for function in module.functions if function.is_declaration
                      and not function.name.startswith("llvm.") and function.name not in _KNOWN)
     if foreign:
-        raise RuntimeError(f"the compiled loop {name} calls {', '.join(foreign)}")
+        raise RuntimeError(f"the compiled loop {loop.name} calls {', '.join(foreign)}")
     code: bytes = machine.emit_object(module)
     return code

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -23,23 +24,39 @@ import llvmlite.binding as llvm
 from ...config import launcher
 from .store import Store
 
-__all__ = ["SIGNATURES", "native"]
+__all__ = ["LOOPS", "Loop"]
 
-# The arguments of each loop: T, D, N pointers to elements, doubles and integers, P, Q, R to such pointers; t an
-# element, n an integer.
-SIGNATURES = {
-    "norm_blocks": "TDTnn",
-    "mean_of_ranks": "PPQTnnnnnnnntt",
-    "adam": "PPPPNn" + "t" * 9,
-    "adam_max": "PPPPPNn" + "t" * 9,
-    "sgd": "PPNnttt",
-    "sgd_momentum": "PPPNnnn" + "t" * 5,
-    "sum_of_ranks": "PTnn",
-    "watch": "RNnnnnnn",
-}
+LOOPS: list[Loop] = []
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A function in `loops`, for elements of a dtype that is chosen when it is asked for.
+
+    Attributes:
+        family: its file in `loops`.
+        signature: a letter an argument: T, D, N pointers to elements, doubles and integers, P, Q, R to such
+            pointers; t an element, n an integer.
+    """
+
+    family: str
+    name: str
+    signature: str
+
+    def __post_init__(self) -> None:
+        LOOPS.append(self)
+
+    def __call__(self, dtype: str | None) -> Callable[..., None] | None:
+        """The loop for elements of `dtype`, as a C function that releases the interpreter's lock.
+
+        None where it cannot be had (a numba that does not fit this numpy, for example), which is said once:
+        that costs time, not the run.
+        """
+        return None if dtype is None else _native(self, dtype)
+
 
 _WORTH_SAYING = 1.0  # seconds
-_SOURCES = ("loops.py", "vectors.py", "build.py", "native.py")
+_SOURCES = ("vectors.py", "build.py", "native.py")
 
 _lock = threading.Lock()
 _spent = 0.0
@@ -48,23 +65,19 @@ _engines: list[Any] = []  # code lives as long as its engine
 
 
 @cache
-def native(name: str, dtype: str) -> Callable[..., None] | None:
-    """The loop `name` for elements of `dtype`, as a C function that releases the interpreter's lock.
-
-    None where it cannot be had (a numba that does not fit this numpy, for example), which is said once:
-    that costs time, not the run.
-    """
+def _native(loop: Loop, dtype: str) -> Callable[..., None] | None:
     with _lock:
         try:
-            return _function(name, dtype, _obtain(name, dtype))
+            return _function(loop, dtype, _obtain(loop, dtype))
         except Exception as error:
             _say(f"kernels cannot be compiled, numpy's are used: {type(error).__name__}: {error}")
             return None
 
 
-def _obtain(name: str, dtype: str) -> bytes:
+def _obtain(loop: Loop, dtype: str) -> bytes:
     begin = time.monotonic()
-    store, file = _store(), f"{name}-{dtype}.o"
+    source = (Path(__file__).parent / "loops" / f"{loop.family}.py").read_bytes()
+    store, file = _store(), f"{loop.name}-{dtype}-{hashlib.sha256(source).hexdigest()[:8]}.o"
     code = store.read(file)
     if code is not None:
         return code
@@ -72,7 +85,7 @@ def _obtain(name: str, dtype: str) -> bytes:
         if code is None:
             from .build import build
 
-            code = build(name, dtype, SIGNATURES[name], _symbol(name, dtype), _machine())
+            code = build(loop, dtype, _symbol(loop, dtype), _machine())
             store.write(file, code)
     _note(time.monotonic() - begin, store)
     return code
@@ -96,19 +109,19 @@ def _say(text: str) -> None:
         print(f"distgrad: {text}", file=sys.stderr)
 
 
-def _symbol(name: str, dtype: str) -> str:
-    return f"distgrad_{name}_{dtype}"
+def _symbol(loop: Loop, dtype: str) -> str:
+    return f"distgrad_{loop.name}_{dtype}"
 
 
-def _function(name: str, dtype: str, code: bytes) -> Callable[..., None]:
+def _function(loop: Loop, dtype: str, code: bytes) -> Callable[..., None]:
     element = ctypes.c_float if dtype == "float32" else ctypes.c_double
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     _engines.append(engine)
     scalars: dict[str, Any] = {"t": element, "n": ctypes.c_int64}
-    prototype = ctypes.CFUNCTYPE(None, *[scalars.get(letter, ctypes.c_void_p) for letter in SIGNATURES[name]])
-    return prototype(engine.get_function_address(_symbol(name, dtype)))
+    prototype = ctypes.CFUNCTYPE(None, *[scalars.get(letter, ctypes.c_void_p) for letter in loop.signature])
+    return prototype(engine.get_function_address(_symbol(loop, dtype)))
 
 
 def _processor() -> tuple[str, str]:
@@ -127,7 +140,7 @@ def _machine() -> llvm.TargetMachine:
 
 @cache
 def _store() -> Store:
-    """Where code for these sources, libraries and this processor is kept."""
+    """Where code made by these sources and libraries for this processor is kept."""
     folder = Path(__file__).parent
     parts = [llvm.get_default_triple(), *_processor(), version("numba"), version("llvmlite"), sys.version]
     digest = hashlib.sha256("\n".join(parts).encode())

@@ -12,10 +12,13 @@ from ..reference.norm import norm_blocks as _reference_norm
 from ..reference.reduce import mean_plan as _reference_plan
 from ..reference.reduce import sum_of_ranks as _reference_sum
 from ._memory import address, addresses, alike, element
-from .native import native
+from .native import Loop
 
 __all__ = ["mean_of_ranks", "mean_plan", "norm_blocks", "sum_of_ranks"]
 
+_NORM = Loop("sums", "norm_blocks", "TDTnn")
+_MEAN = Loop("sums", "mean_of_ranks", "PPQTnnnnnnnntt")
+_SUM = Loop("sums", "sum_of_ranks", "PTnn")
 _WIDTH = 32  # of vectors, as in `vectors`, which needs numba
 _SMALLEST = 2.0 ** -64  # powers of two from here to its inverse have an exact inverse in every dtype
 
@@ -23,7 +26,7 @@ _SMALLEST = 2.0 ** -64  # powers of two from here to its inverse have an exact i
 def norm_blocks(flat: Any, norm_type: float, grid: int) -> Any:
     """As the reference: sum |x|^p for each block of `grid` elements. Compiled for p = 2."""
     dtype = element(flat)
-    loop = native("norm_blocks", dtype) if norm_type == 2 and dtype is not None else None
+    loop = _NORM(dtype) if norm_type == 2 else None
     if loop is None:
         return _reference_norm(np, flat, norm_type, grid)
     flat = np.require(flat, requirements="CA")
@@ -52,7 +55,7 @@ def mean_plan(flats: Sequence[Any], partials: Sequence[Any], grid: int, sums: An
     blocks = size // grid
     if dtype is None or not alike(arrays) or not alike(partials) or partials[0].dtype != np.float64 \
             or partials[0].size != blocks or size != blocks * grid \
-            or (loop := native("mean_of_ranks", dtype)) is None:
+            or (loop := _MEAN(dtype)) is None:
         return _reference_plan(np, flats, partials, grid, sums, outs)
     if not blocks:
         return lambda divisor, more: None
@@ -71,7 +74,7 @@ def sum_of_ranks(flats: Sequence[Any], out: Any, grid: int) -> None:
     """As the reference, with the same bits: (g0 + g1) + ... into `out`. Compiled where all have one dtype."""
     dtype = element(out)
     fits = dtype is not None and not out.size % _WIDTH and alike([out, *flats])
-    loop = native("sum_of_ranks", dtype) if fits and dtype is not None else None
+    loop = _SUM(dtype) if fits else None
     if loop is None:
         _reference_sum(np, flats, out, grid)
     elif out.size:

@@ -14,9 +14,14 @@ import numpy as np
 from ..reference.update import adam_plan as _reference_adam
 from ..reference.update import sgd_plan as _reference_sgd
 from ._memory import address, addresses, alike, element
-from .native import native
+from .native import Loop
 
 __all__ = ["adam_", "adam_plan", "sgd_", "sgd_plan"]
+
+_SGD = Loop("update", "sgd", "PPNnttt")
+_SGD_MOMENTUM = Loop("update", "sgd_momentum", "PPPNnnn" + "t" * 5)
+_ADAM = Loop("update", "adam", "PPPPNn" + "t" * 9)
+_ADAM_MAX = Loop("update", "adam_max", "PPPPPNn" + "t" * 9)
 
 
 class _Table:
@@ -52,7 +57,7 @@ class _Table:
 def sgd_plan(ps: Sequence[Any], bufs: Sequence[Any] | None) -> Callable[..., None]:
     """As the reference, with the same bits: run(gs, lr, ...) does p -= lr * d, smoothed by momentum."""
     table = _Table(ps, [] if bufs is None else [bufs])
-    loop = native("sgd" if bufs is None else "sgd_momentum", table.dtype or "") if table.fits else None
+    loop = (_SGD if bufs is None else _SGD_MOMENTUM)(table.dtype) if table.fits else None
     plain = _reference_sgd(np, ps, bufs)
 
     def run(gs: Sequence[Any], lr: float, momentum: float, dampening: float, weight_decay: float, nesterov: bool,
@@ -75,7 +80,7 @@ def adam_plan(ps: Sequence[Any], ms: Sequence[Any], vs: Sequence[Any],
               vmaxs: Sequence[Any] | None) -> Callable[..., None]:
     """As the reference, with the same bits: run(gs, lr, ...) is Adam; AdamW with `decoupled`, AMSGrad with `vmaxs`."""
     table = _Table(ps, [ms, vs] if vmaxs is None else [ms, vs, vmaxs])
-    loop = native("adam" if vmaxs is None else "adam_max", table.dtype or "") if table.fits else None
+    loop = (_ADAM if vmaxs is None else _ADAM_MAX)(table.dtype) if table.fits else None
     plain = _reference_adam(np, ps, ms, vs, vmaxs)
 
     def run(gs: Sequence[Any], lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, decoupled: bool,

@@ -10,16 +10,17 @@ import numpy as np
 
 from ..reference.watch import watch_plan as _reference_plan
 from ._memory import address, addresses
-from .native import native
+from .native import Loop
 
 __all__ = ["watch_plan"]
 
+_WATCH = Loop("watch", "watch", "RNnnnnnn")
 _LOOKS = 50    # between two yields: a few microseconds
 
 
 def watch_plan(rows: Sequence[Any], patience: int) -> Callable[[int, int, int, int], bool]:
     """As the reference; `patience` counts looks, and the core is offered to other processes now and then."""
-    loop = native("watch", "int64") if platform.machine() in ("x86_64", "AMD64") else None
+    loop = _WATCH("int64") if platform.machine() in ("x86_64", "AMD64") else None
     if loop is None:
         return _reference_plan(np, rows, patience)
     table, found = addresses(rows), np.zeros(1, np.int64)
