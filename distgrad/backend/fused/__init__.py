@@ -20,16 +20,20 @@ from ...config import config
 
 __all__ = ["find"]
 
-_MODULES = {"adam_": "update", "adam_plan": "update", "sgd_": "update", "sgd_plan": "update", "norm_blocks": "sums",
-            "mean_of_ranks": "sums", "mean_plan": "sums", "sum_of_ranks": "sums", "watch_plan": "watch"}
+_MODULES = {
+    "sums": ("norm_blocks", "mean_of_ranks", "mean_plan", "sum_of_ranks"),
+    "update": ("adam_", "adam_plan", "sgd_", "sgd_plan"),
+    "watch": ("watch_plan",),
+}
+_WHERE = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def find(name: str) -> Callable[..., Any] | None:
     """The override of that name; None where there is none, or numba is not installed, or DISTGRAD_KERNELS=reference."""
-    if name not in _MODULES or config.kernels == "reference" or find_spec("numba") is None:
+    if name not in _WHERE or config.kernels == "reference" or find_spec("numba") is None:
         return None
     try:
-        module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+        module = importlib.import_module(f"{__name__}.{_WHERE[name]}")
     except (ImportError, OSError) as error:
         warnings.warn(f"numba is installed, but its LLVM cannot be loaded; numpy's kernels are used: {error}",
                       stacklevel=2)
