@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from distgrad.bench import modes
+from distgrad.bench import modes, op
 from distgrad.bench.clock import show
 from distgrad.bench.record import draw_steps, read, recorded
 from distgrad.cli.launcher import Job
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 _SIZES = {"allreduce": "bytes", "update": "parameters"}  # and what their sizes are
+_ALONE = ("modes", "op")  # on one rank
 _LEAST = {"allreduce": 2, "update": 2, "step": 1, "overlap": 2}  # ranks
 _ONE_THREAD = ("step", "overlap")  # they compute, and a rank computes on one core
-_TEXTS = {"modes": "what recording costs, a chain of small operations", "allreduce": "one buffer summed over ranks",
+_TEXTS = {"modes": "what recording costs, a chain of small operations", "op": "what one small operation costs, and its "
+          "backward", "allreduce": "one buffer summed over ranks",
           "update": "mean, norm, clip and Adam", "step": "training steps of small models, in parts",
           "overlap": "how much of an exchange a backward hides"}
 _NOT_PASSED_ON = ("command", "name", "ranks", "jsonl", "plot")
@@ -41,7 +43,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     found = {name: names.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
              for name, text in _TEXTS.items()}
     for name, each in found.items():
-        each.add_argument("--rounds", type=int, default=100 if name == "modes" else 30, help="(default: %(default)s)")
+        each.add_argument("--rounds", type=int, default=100 if name in _ALONE else 30, help="(default: %(default)s)")
         each.add_argument("--jsonl", metavar="FILE", help="append the JSON lines to this file too")
         if name != "overlap":
             each.add_argument("--peer", choices=("torch",), help="measure this one in the same rounds")
@@ -75,8 +77,10 @@ def bench(args: argparse.Namespace) -> int:
     peer = getattr(args, "peer", None)
     if peer and importlib.util.find_spec(peer) is None:
         raise CommandError(f"--peer {peer}: it is not installed here")
-    if args.name == "modes":
-        return _modes(args)
+    if args.name in _ALONE:
+        with _kept(args) as file, recorded(file):
+            (_modes if args.name == "modes" else _op)(args)
+        return 0
     body = _BODIES[args.name](args)
     if launcher() is None:
         counts = _counts(args.ranks, args.name)
@@ -152,13 +156,16 @@ def _world() -> Communicator:
 
 # -- what each benchmark's words mean: a function to be called with the ranks' communicator
 
-def _modes(args: argparse.Namespace) -> int:
+def _modes(args: argparse.Namespace) -> None:
     if args.length < 2:
         raise CommandError("--length must be at least 2")
-    with _kept(args) as file, recorded(file):
-        samples = modes.run(args.length, args.rounds, args.peer)
-        show(f"modes: one operation of a chain of {args.length}, 10 elements", samples, scale=args.length)
-    return 0
+    samples = modes.run(args.length, args.rounds, args.peer)
+    show(f"modes: one operation of a chain of {args.length}, 10 elements", samples, scale=args.length)
+
+
+def _op(args: argparse.Namespace) -> None:
+    for name, samples in op.run(args.rounds, args.peer):
+        show(f"op: {name}, 10 elements (matmul: 3 x 3)", samples, scale=op.repeats())
 
 
 def _sized(args: argparse.Namespace) -> Callable[[Communicator], None]:

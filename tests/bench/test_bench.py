@@ -49,6 +49,13 @@ def test_gradients_without_a_backward_are_reduced_as_any_others() -> None:
     simulate(2)(body)
 
 
+def test_op_reports_each_operation(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "op", "--rounds", "2"]) == 0
+    lines = json_lines(capsys.readouterr().out)
+    assert len(lines) == 10 and all(line["median"] > 0 for line in lines)
+    assert {line["name"] for line in lines} == {"forward", "forward and backward"}
+
+
 @pytest.mark.parametrize(("benchmark", "names"), [
     (allreduce, ["DataParallel, shared", "sum in rank order"]), (update, UPDATES),
 ])
