@@ -36,16 +36,18 @@ class Node:
         shape, dtype: of the output, or tuples of them when there are several.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "dtype", "edges", "expected", "hooks", "guard", "made_at", "op",
-                 "outputs", "own", "packed", "seq", "shape", "values")
+    __slots__ = ("__dict__", "__weakref__", "dtype", "edges", "expected", "op", "own", "seq", "shape", "values")
 
     kind = NODE
     # a tuple of them for an operation with several outputs
     dtype: DType
     shape: Any
-    hooks: NodeHooks | None
-    made_at: Any
-    guard: Any
+    # What few nodes have lies in their __dict__: each slot that need not be filled makes every operation faster.
+    outputs: int = 1
+    packed: bool = False
+    hooks: NodeHooks | None = None
+    made_at: Any = None
+    guard: Any = None
 
     def __init__(self, op: Any, edges: tuple[Any, ...], values: Any = ()) -> None:
         self.op = op
@@ -53,9 +55,6 @@ class Node:
         self.values = values
         self.seq = _next_seq()
         self.own = self.expected = ()
-        self.outputs = 1
-        self.packed = False
-        self.guard = self.hooks = self.made_at = None
 
     # -- as the ctx of an operation: what a rule calls
 

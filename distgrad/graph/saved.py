@@ -1,8 +1,9 @@
 """Saved values: what a rule reads in backward, with the check that nobody changed it since.
 
 A saved input is the Tensor itself; a saved output is its raw array (a Tensor would make a cycle),
-noted in `node.own`; anything else is a constant. `node.expected` holds (version, number, position)
-for every saved tensor: see [Note: versions] in base.
+noted in `node.own`; anything else is a constant. `node.expected` holds for each value what its version has to
+be: a number for an input, (the version's list, a number) for an output, None for a constant. See [Note: versions]
+in base.
 """
 
 from __future__ import annotations
@@ -30,19 +31,22 @@ RELEASED = _Released()
 def resolve(node: Any, inputs: tuple[Any, ...], arrays: list[Any], outputs: tuple[Any, ...]) -> None:
     """Turn the raw arrays that a forward saved into Tensors (inputs) and marks (outputs)."""
     values = list(node.values)
+    own = []
     for position, value in enumerate(values):
         if value is None:
             continue
         for number, out in enumerate(outputs):
             if out.array is value:
-                node.own += ((position, number),)
+                own.append((position, number))
                 break
         else:
             for tensor, array in zip(inputs, arrays, strict=True):
                 if array is value and isinstance(tensor, TensorBase):
                     values[position] = tensor
                     break
-    node.values = tuple(values)
+    node.values = values
+    if own:
+        node.own = tuple(own)
     note_versions(node, outputs)
 
 
@@ -52,18 +56,21 @@ def note_versions(node: Any, outputs: tuple[Any, ...] = ()) -> None:
     Raises:
         RuntimeError: one of them is an inference tensor.
     """
-    expected = []
-    for position, value in enumerate(node.values):
+    expected: list[Any] = []
+    for value in node.values:
         if isinstance(value, TensorBase):
             version = value.version
             if version is None:
-                version = value.version = [0]
-            elif version[0] < 0:
+                expected.append(0)
+                continue
+            if version[0] < 0:
                 raise inference_error(node, value)
-            expected.append((version, version[0], position))
+            expected.append(version[0])
+        else:
+            expected.append(None)
     for position, number in node.own:
         version = outputs[number].shared_version()
-        expected.append((version, version[0], position))
+        expected[position] = (version, version[0])
     node.expected = expected
 
 
@@ -76,15 +83,22 @@ def unpack(node: Any) -> Any:
     values = node.values
     if values is RELEASED:
         raise released_error(node)
-    for version, number, position in node.expected:
-        if version[0] != number:
-            raise changed_error(node, position, version[0], number)
     if node.packed:
         values = unpacked(node, values)
+        return values if state.flags & GRAD else [v.array if isinstance(v, TensorBase) else v for v in values]
+    out = []
+    for value, number in zip(values, node.expected):
+        if number.__class__ is int:
+            version = value.version
+            if number != (0 if version is None else version[0]):
+                raise changed_error(node, len(out), version[0], number)
+            out.append(value.array)
+        else:
+            if number is not None and number[0][0] != number[1]:
+                raise changed_error(node, len(out), number[0][0], number[1])
+            out.append(value)
     if not state.flags & GRAD:
-        return [value.array if isinstance(value, TensorBase) else value for value in values]
-    if not node.own or node.packed:
-        return values
+        return out
     out = list(values)
     for position, number in node.own:
         out[position] = _attached(node, values[position], number)

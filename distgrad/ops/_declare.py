@@ -10,7 +10,7 @@ the forward derivative is t * d. Only what live derivatives name is saved.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..graph.base import INFERENCE_VERSION, TensorBase, wrap, zeros_as
 from ..graph.extras import record_extras
 from ..graph.modes import DUAL, EXTRAS, GRAD, INFERENCE, state
 from ..graph.node import Node
-from ..graph.saved import note_versions
+from ..graph.saved import note_versions, unpack
 from ._promote import float_dtype, result_type, scalar_result
 from .cast import cast
 
@@ -90,14 +90,12 @@ def _by_constant(g: Any, d: int) -> Any:
     return zeros_as(g) if d == ZERO else g if d == ONE else -g
 
 
-def _times(g: Any, d: Any, node: Node, saved: dict[str, Any] | None, names: tuple[str, ...]) -> Any:
-    """g * conj(derivative), with the two derivatives that need no product."""
+def _times(g: Any, d: Any, node: Node, saved: Sequence[Any], places: tuple[int, ...]) -> Any:
+    """g * conj(derivative), with the two derivatives that need no product; `places` says what of `saved` it takes."""
     if d.__class__ is int:
-        return _by_constant(g, d)
-    value = d(*[saved[name] for name in names]) if saved else d()
-    if node.dtype.kind == "c":
-        value = conj(value)
-    return g * value
+        return g if d == ONE else _by_constant(g, d)
+    value = d(saved[places[0]]) if len(places) == 1 else d(*[saved[place] for place in places])
+    return g * (conj(value) if node.dtype.kind == "c" else value)
 
 
 class Elementwise:
@@ -176,10 +174,8 @@ class Unary(Elementwise):
         d = self.d
         if d.__class__ is int:
             return _by_constant(g, d)
-        value = d(*node.saved)
-        if node.dtype.kind == "c":
-            value = conj(value)
-        return g * value
+        value = d(*unpack(node))
+        return g * (conj(value) if node.dtype.kind == "c" else value)
 
 
 class Binary(Elementwise):
@@ -190,6 +186,9 @@ class Binary(Elementwise):
         self.da, self.db = da, db
         self.names_a, self.names_b = _names(da), _names(db)
         self.both = tuple(dict.fromkeys(self.names_a + self.names_b))
+        self.places_a = tuple(map(self.both.index, self.names_a))
+        self.places_b = tuple(map(self.both.index, self.names_b))
+        self.alone_a, self.alone_b = tuple(range(len(self.names_a))), tuple(range(len(self.names_b)))
         self.public = {"a": "self", "b": "other", "y": "result"}
 
     def __call__(self, a: Any, b: Any) -> Any:
@@ -243,10 +242,17 @@ class Binary(Elementwise):
         names = self.both if edge_a is not None and edge_b is not None else \
             (self.names_a if edge_b is None else self.names_b)
         if names:
-            node.values = tuple([a if name == "a" else b if name == "b" else out for name in names])
+            node.values = values = [a if name == "a" else b if name == "b" else out for name in names]
             if "y" in names:
                 node.own = ((names.index("y"), 0),)
-            note_versions(node, (made,))
+                note_versions(node, (made,))
+            else:
+                node.expected = expected = []
+                for value in values:  # as note_versions, for values that are inputs
+                    version = value.version if isinstance(value, TensorBase) else [None]
+                    expected.append(0 if version is None else version[0])
+                    if version is INFERENCE_VERSION:
+                        note_versions(node)
         if flags & EXTRAS:
             record_extras(node, flags, (made,))
         return made
@@ -302,11 +308,12 @@ class Binary(Elementwise):
     def vjp(self, node: Node, g: Any) -> tuple[Any, Any]:
         """(g * conj(da), g * conj(db)), each only where an input wants it."""
         edge_a, edge_b = node.edges
-        saved = None
-        if node.values:
-            saved = dict(zip(self._kept(node), node.saved, strict=True))
-        return (None if edge_a is None else _times(g, self.da, node, saved, self.names_a),
-                None if edge_b is None else _times(g, self.db, node, saved, self.names_b))
+        saved = unpack(node) if node.values else ()
+        if edge_b is None:
+            return _times(g, self.da, node, saved, self.alone_a), None
+        if edge_a is None:
+            return None, _times(g, self.db, node, saved, self.alone_b)
+        return _times(g, self.da, node, saved, self.places_a), _times(g, self.db, node, saved, self.places_b)
 
 
 def _inferred(out: Any, like: Any) -> Any:
