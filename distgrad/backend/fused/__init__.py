@@ -21,7 +21,7 @@ from ...config import config
 __all__ = ["find"]
 
 _MODULES = {
-    "sums": ("norm_blocks", "mean_of_ranks", "mean_plan", "sum_of_ranks"),
+    "sums": ("norm_blocks", "norms_of", "mean_of_ranks", "mean_plan", "sum_of_ranks"),
     "update": ("adam_", "adam_plan", "sgd_", "sgd_plan"),
     "watch": ("watch_plan",),
 }

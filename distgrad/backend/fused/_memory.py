@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["address", "addresses", "alike", "element"]
+__all__ = ["NAMES", "address", "addresses", "alike", "element"]
 
-_NAMES = {np.dtype(name): name for name in ("float32", "float64")}
+NAMES = {np.dtype(name): name for name in ("float32", "float64")}
 _Start = ctypes.c_char * 0
 
 
 def element(x: Any) -> str | None:
     """The name of an array's dtype, if there are loops for it and it has one dimension."""
-    return _NAMES.get(x.dtype) if x.ndim == 1 else None
+    return NAMES.get(x.dtype) if x.ndim == 1 else None
 
 
 def alike(arrays: Sequence[Any]) -> bool:

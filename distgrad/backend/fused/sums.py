@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from ..reference.norm import norm_blocks as _reference_norm
+from ..reference.norm import norms_of as _reference_norms
 from ..reference.reduce import mean_plan as _reference_plan
 from ..reference.reduce import sum_of_ranks as _reference_sum
+from ._memory import NAMES as _NAMES
 from ._memory import address, addresses, alike, element
 from .native import Loop
 
-__all__ = ["mean_of_ranks", "mean_plan", "norm_blocks", "sum_of_ranks"]
+__all__ = ["mean_of_ranks", "mean_plan", "norm_blocks", "norms_of", "sum_of_ranks"]
 
-_NORM = Loop("sums", "norm_blocks", "TDTnn")
+_NORM = Loop("sums", "norm_blocks", "PNDTnn")
 _MEAN = Loop("sums", "mean_of_ranks", "PPQTnnnnnnnntt")
 _SUM = Loop("sums", "sum_of_ranks", "PTnn")
 _WIDTH = 32  # of vectors, as in `vectors`, which needs numba
@@ -25,14 +27,22 @@ _SMALLEST = 2.0 ** -64  # powers of two from here to its inverse have an exact i
 
 def norm_blocks(flat: Any, norm_type: float, grid: int) -> Any:
     """As the reference: sum |x|^p for each block of `grid` elements. Compiled for p = 2."""
-    dtype = element(flat)
-    loop = _NORM(dtype) if norm_type == 2 else None
-    if loop is None:
+    if norm_type != 2 or flat.ndim != 1:
         return _reference_norm(np, flat, norm_type, grid)
-    flat = np.require(flat, requirements="CA")
-    out = np.empty(-(-flat.size // grid))
-    if flat.size:
-        loop(address(flat), address(out), address(np.zeros(_WIDTH, dtype)), flat.size, grid)
+    return norms_of([flat], norm_type, grid)
+
+
+def norms_of(arrays: Sequence[Any], norm_type: float, grid: int) -> Any:
+    """As the reference: `norm_blocks` of several arrays, one after the other. Compiled for p = 2 in one dtype."""
+    dtype = _NAMES.get(arrays[0].dtype) if norm_type == 2 and arrays else None
+    loop = _NORM(dtype) if all(x.dtype == arrays[0].dtype for x in arrays) else None
+    if loop is None:
+        return _reference_norms(np, arrays, norm_type, grid)
+    kept = [x if x.flags.carray else np.require(x, requirements="CAW") for x in arrays if x.size]
+    sizes = np.array([x.size for x in kept], np.int64)
+    out = np.empty(sum([-(-x.size // grid) for x in kept]))
+    if kept:
+        loop(addresses(kept), address(sizes), address(out), address(np.zeros(_WIDTH, dtype)), len(kept), grid)
     return out
 
 

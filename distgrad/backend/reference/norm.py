@@ -6,11 +6,12 @@ A block's number depends on that block alone, so slices that are cut on the grid
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from ._register import kernel
 
-__all__ = ["norm_blocks"]
+__all__ = ["norm_blocks", "norms_of"]
 
 _BLOCKS = 16  # grid blocks worked on at a time: the float64 copy stays in cache
 
@@ -38,6 +39,13 @@ def norm_blocks(xp: Any, flat: Any, norm_type: float, grid: int) -> Any:
         if part.size > whole * grid:
             out[first + whole] = reduce(values[whole * grid:])
     return out
+
+
+@kernel
+def norms_of(xp: Any, arrays: Sequence[Any], norm_type: float, grid: int) -> Any:
+    """`norm_blocks` of arrays of any shape, each with blocks of its own, one array's after the other's."""
+    parts = [norm_blocks(xp, x.reshape(-1), norm_type, grid) for x in arrays]
+    return xp.concatenate(parts) if parts else xp.zeros(0, "float64")
 
 
 def _values(xp: Any, part: Any, norm_type: float, out: Any) -> Any:

@@ -7,6 +7,7 @@ so that every rank gets the same bits. Gradients outside of flat memory are summ
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -51,7 +52,7 @@ def get_total_norm(tensors: Any, norm_type: float = 2.0, error_if_nonfinite: boo
     """The norm of all tensors together, as if they were one vector: (sum |x|^p)^(1/p), a 0-d tensor."""
     p = _power(norm_type)
     arrays = [t.array for t in _listed(tensors)]
-    norm = _combined([_partials(a, p) for a in arrays], arrays, p)
+    norm = _combined(_partials(arrays, p), arrays, p)
     _check_finite(norm, error_if_nonfinite)
     return norm
 
@@ -125,15 +126,16 @@ def _by_group(parameters: Iterable[Any]) -> tuple[dict[Group, list[Placement]], 
     return groups, others
 
 
-def _partials(array: Any, p: float) -> Any:
-    """Sums of |x|^p over blocks, float64."""
-    return of(array).kernels.norm_blocks(array.reshape(-1), p, GRID)
+def _partials(arrays: list[Any], p: float) -> list[Any]:
+    """Sums of |x|^p over blocks, float64: those of neighbours of one dtype together."""
+    return [of(run[0]).kernels.norms_of(run, p, GRID)
+            for _, each in itertools.groupby(arrays, lambda a: (a.__class__, a.dtype)) for run in [list(each)]]
 
 
 def _norm(groups: dict[Group, list[Placement]], others: list[Any], p: float) -> Any:
     """The norm of gradients in flat memory, over all ranks where they share it, and of others."""
     parts = [group.block_partials(members, p) for group, members in groups.items()]
-    parts += [_partials(q._grad.array, p) for q in others]
+    parts += _partials([q._grad.array for q in others], p)
     return _combined(parts, [group.flat for group in groups] + [q._grad.array for q in others], p)
 
 

@@ -13,22 +13,26 @@ from ..vectors import WIDTH, add, divide, fill, load, multiply, squares, store, 
 __all__ = ["mean_of_ranks", "norm_blocks", "sum_of_ranks"]
 
 
-def norm_blocks(x: Any, out: Any, tail: Any, size: int, grid: int) -> None:
-    """`tail`: room for one vector, zeros, for what is left of the last block."""
-    for block in range((size + grid - 1) // grid):
-        begin = block * grid
-        end = begin + grid
-        if end > size:
-            end = size
-        whole = end - (end - begin) % WIDTH
-        total = fill(0.0)
-        for i in range(begin, whole, WIDTH):
-            total = squares(total, load(x, i))
-        if whole < end:
-            for i in range(whole, end):
-                tail[i - whole] = x[i]
-            total = squares(total, load(tail, 0))
-        out[block] = sum_lanes(total)
+def norm_blocks(xs: Any, sizes: Any, out: Any, tail: Any, count: int, grid: int) -> None:
+    """Blocks of several arrays, one array after the other. `tail`: room for one vector, zeros."""
+    at = 0
+    for t in range(count):
+        x, size = xs[t], sizes[t]
+        for block in range((size + grid - 1) // grid):
+            begin = block * grid
+            end = begin + grid
+            if end > size:
+                end = size
+            whole = end - (end - begin) % WIDTH
+            total = fill(0.0)
+            for i in range(begin, whole, WIDTH):
+                total = squares(total, load(x, i))
+            if whole < end:
+                for i in range(WIDTH):
+                    tail[i] = x[whole + i] if whole + i < end else 0
+                total = squares(total, load(tail, 0))
+            out[at] = sum_lanes(total)
+            at += 1
 
 
 def mean_of_ranks(flats: Any, outs: Any, partials: Any, sums: Any, ranks: int, targets: int, copies: int, keep: int,
