@@ -155,7 +155,7 @@ def _visit(run: Run) -> None:
         grads = _guarded(op, node, g) if guarded else op.vjp(node, g)
         if checked:
             anomaly.check(node, grads)
-        if not keep:
+        if node.values and not keep:
             release(node)
         if node.hooks is not None:
             grads = hooks.after_node(node, grads, g)
@@ -164,13 +164,18 @@ def _visit(run: Run) -> None:
         for edge, gx in zip(node.edges, grads, strict=True):
             if edge is None:
                 continue
-            if edge.kind is NODE and gx is not None:
+            if gx is None or edge.kind is PORT:
+                _deliver(run, edge, gx, False, node)
+            elif edge.kind is NODE:
                 if gx.shape != edge.shape or gx.dtype is not edge.dtype:
                     gx = fit(gx, edge.shape, edge.dtype, node)
                 before = pending.get(edge)
                 pending[edge] = gx if before is None else before + gx
             else:
-                _deliver(run, edge, gx, gx is not g and op.fresh, node)
+                array = edge.array
+                if gx.shape != array.shape or gx.dtype is not array.dtype:
+                    gx = fit(gx, array.shape, array.dtype, node)
+                _reach_leaf(run, edge, gx, gx is not g and op.fresh)
 
 
 def _plan(run: Run, roots: list[Any], captured: list[Any] | None, accumulate: list[Any] | None,
@@ -263,28 +268,35 @@ def _skip(run: Run, node: Any) -> None:
 
 
 def _deliver(run: Run, sink: Any, g: Any, owned: bool, node: Any = None) -> None:
-    """Add one gradient (None counts as zero) to what a sink waits for; a complete leaf accumulates."""
-    pending = run.pending
-    if g is not None:
-        if g.shape != sink.shape or g.dtype != sink.dtype:
-            g = fit(g, sink.shape, sink.dtype, node)
-        if sink.kind is PORT:
-            slots = pending.get(sink.node)
-            if slots is None:
-                slots = pending[sink.node] = [None] * sink.node.outputs
-            before = slots[sink.number]
-            slots[sink.number] = g if before is None else before + g
-            return
-        before = pending.get(sink)
-        if before is not None:
-            g, owned = before + g, True
-        pending[sink] = g
+    """Add one gradient (None counts as zero) to what a sink waits for."""
+    if g is not None and (g.shape != sink.shape or g.dtype != sink.dtype):
+        g = fit(g, sink.shape, sink.dtype, node)
     if sink.kind is LEAF:
-        run.leaves[sink] -= 1
-        if not run.leaves[sink]:
-            g = pending.pop(sink, None)
-            if g is not None:
-                _finish_leaf(run, sink, g, owned)
+        _reach_leaf(run, sink, g, owned)
+    elif g is None:
+        return
+    elif sink.kind is PORT:
+        slots = run.pending.get(sink.node)
+        if slots is None:
+            slots = run.pending[sink.node] = [None] * sink.node.outputs
+        before = slots[sink.number]
+        slots[sink.number] = g if before is None else before + g
+    else:
+        before = run.pending.get(sink)
+        run.pending[sink] = g if before is None else before + g
+
+
+def _reach_leaf(run: Run, leaf: Any, g: Any, owned: bool) -> None:
+    """One of a leaf's gradients (None counts as zero) is there; with the last one it accumulates their sum."""
+    missing = run.leaves[leaf] = run.leaves[leaf] - 1
+    before = run.pending.pop(leaf, None)
+    if before is not None:
+        g, owned = before if g is None else before + g, True
+    if missing:
+        if g is not None:
+            run.pending[leaf] = g
+    elif g is not None:
+        _finish_leaf(run, leaf, g, owned)
 
 
 def _finish_leaf(run: Run, leaf: Any, g: Any, owned: bool) -> None:

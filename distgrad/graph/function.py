@@ -103,7 +103,8 @@ class Function:
         if out.__class__ is tuple:
             made = _finish_many(node, out)
         else:
-            out = _array(out)
+            if out.__class__ is not first.array.__class__:
+                out = _array(out)
             node.shape, node.dtype = out.shape, out.dtype
             made = wrap(out, node if out.dtype.kind in "fc" else None)
         if node.values:

@@ -31,23 +31,33 @@ RELEASED = _Released()
 def resolve(node: Any, inputs: tuple[Any, ...], arrays: list[Any], outputs: tuple[Any, ...]) -> None:
     """Turn the raw arrays that a forward saved into Tensors (inputs) and marks (outputs)."""
     values = list(node.values)
-    own = []
+    expected: list[Any] = [None] * len(values)
     for position, value in enumerate(values):
         if value is None:
             continue
         for number, out in enumerate(outputs):
             if out.array is value:
-                own.append((position, number))
+                version = out.shared_version()
+                node.own += ((position, number),)
+                expected[position] = (version, version[0])
                 break
         else:
-            for tensor, array in zip(inputs, arrays, strict=True):
+            for tensor, array in zip(inputs, arrays):
                 if array is value and isinstance(tensor, TensorBase):
                     values[position] = tensor
+                    expected[position] = _version(node, tensor)
                     break
     node.values = values
-    if own:
-        node.own = tuple(own)
-    note_versions(node, outputs)
+    node.expected = expected
+
+
+def _version(node: Any, tensor: TensorBase) -> int:
+    version = tensor.version
+    if version is None:
+        return 0
+    if version[0] < 0:
+        raise inference_error(node, tensor)
+    return version[0]
 
 
 def note_versions(node: Any, outputs: tuple[Any, ...] = ()) -> None:
@@ -56,18 +66,7 @@ def note_versions(node: Any, outputs: tuple[Any, ...] = ()) -> None:
     Raises:
         RuntimeError: one of them is an inference tensor.
     """
-    expected: list[Any] = []
-    for value in node.values:
-        if isinstance(value, TensorBase):
-            version = value.version
-            if version is None:
-                expected.append(0)
-                continue
-            if version[0] < 0:
-                raise inference_error(node, value)
-            expected.append(version[0])
-        else:
-            expected.append(None)
+    expected: list[Any] = [_version(node, value) if isinstance(value, TensorBase) else None for value in node.values]
     for position, number in node.own:
         version = outputs[number].shared_version()
         expected[position] = (version, version[0])

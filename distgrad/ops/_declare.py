@@ -20,7 +20,8 @@ from ..graph.base import INFERENCE_VERSION, TensorBase, wrap, zeros_as
 from ..graph.extras import record_extras
 from ..graph.modes import DUAL, EXTRAS, GRAD, INFERENCE, state
 from ..graph.node import Node
-from ..graph.saved import note_versions, unpack
+from ..graph.saved import unpack
+from ..graph.version import inference_error
 from ._promote import float_dtype, result_type, scalar_result
 from .cast import cast
 
@@ -98,6 +99,36 @@ def _times(g: Any, d: Any, node: Node, saved: Sequence[Any], places: tuple[int, 
     return g * (conj(value) if node.dtype.kind == "c" else value)
 
 
+_A, _B, _Y = 0, 1, 2  # what a derivative wants: the first input, the second one, the output
+
+
+def _keep(node: Node, codes: tuple[int, ...], a: Any, b: Any, made: Any) -> None:
+    """Save what `codes` say, with their versions: the quick form of `saved.resolve`."""
+    values: list[Any] = []
+    expected: list[Any] = []
+    for code in codes:
+        if code == _Y:
+            version = made.version = [0]
+            node.own = ((len(values), 0),)
+            values.append(made.array)
+            expected.append((version, 0))
+            continue
+        value = b if code else a
+        values.append(value)
+        if isinstance(value, TensorBase):
+            version = value.version
+            if version is None:
+                expected.append(0)
+                continue
+            if version is INFERENCE_VERSION:
+                raise inference_error(node, value)
+            expected.append(version[0])
+        else:
+            expected.append(None)
+    node.values = values
+    node.expected = expected
+
+
 class Elementwise:
     """What unary and binary ops share: a name, kernels, and a result recorded as one node."""
 
@@ -123,7 +154,7 @@ class Unary(Elementwise):
         self.names = _names(d)
         self.keeps_x = "x" in self.names
         self.keeps_y = "y" in self.names
-        self.own = ((self.names.index("y"), 0),) if self.keeps_y else ()
+        self.codes = tuple([_A if name == "x" else _Y for name in self.names])
 
     def __call__(self, x: Any) -> Any:
         if not isinstance(x, TensorBase):
@@ -151,9 +182,7 @@ class Unary(Elementwise):
         node.dtype = out.dtype
         made = wrap(out, node)
         if self.names:
-            node.values = tuple([x if name == "x" else out for name in self.names])
-            node.own = self.own
-            note_versions(node, (made,))
+            _keep(node, self.codes, x, None, made)
         if flags & EXTRAS:
             record_extras(node, flags, (made,))
         return made
@@ -189,10 +218,17 @@ class Binary(Elementwise):
         self.places_a = tuple(map(self.both.index, self.names_a))
         self.places_b = tuple(map(self.both.index, self.names_b))
         self.alone_a, self.alone_b = tuple(range(len(self.names_a))), tuple(range(len(self.names_b)))
+        codes = {"a": _A, "b": _B, "y": _Y}
+        self.codes_a, self.codes_b, self.codes = (
+            tuple([codes[name] for name in names]) for names in (self.names_a, self.names_b, self.both))
         self.public = {"a": "self", "b": "other", "y": "result"}
 
     def __call__(self, a: Any, b: Any) -> Any:
         flags = state.flags
+        if flags & (DUAL | INFERENCE) == 0 and isinstance(a, TensorBase) and isinstance(b, TensorBase):
+            x, y = a.array, b.array
+            if x.dtype is y.dtype and x.__class__ is y.__class__ and (not self.floating or x.dtype.kind in "fc"):
+                return self._recorded(a, b, self._computed(x, y, x), flags)
         if flags & INFERENCE and b.__class__ is float and isinstance(a, TensorBase) and a.array.dtype.kind == "f":
             out = self.kernels[a.array.__class__](a.array, b)  # the shortest way: nothing to promote or to record
             if out.__class__ is a.array.__class__:
@@ -218,18 +254,24 @@ class Binary(Elementwise):
         like = x if a_tensor else y
         if a_tensor and b_tensor and x.__class__ is not y.__class__:
             raise device_error(self.name, x, y)
+        return self._recorded(a, b, self._computed(x, y, like), flags)
+
+    def _computed(self, x: Any, y: Any, like: Any) -> Any:
+        """The kernel's result as an array."""
         try:
             out = self.kernels[like.__class__](x, y)
         except TypeError as error:
             raise _undefined(self.name, error, x, y) from error
-        if out.__class__ is not like.__class__:
-            out = of(like).xp.asarray(out)
+        return out if out.__class__ is like.__class__ else of(like).xp.asarray(out)
+
+    def _recorded(self, a: Any, b: Any, out: Any, flags: int) -> Any:
+        """The result as a tensor, with a node if an operand wants a gradient."""
         edge_a = edge_b = None
-        if a_tensor:
+        if isinstance(a, TensorBase):
             edge_a = a.fn
             if edge_a is None and a._rg:
                 edge_a = a
-        if b_tensor:
+        if isinstance(b, TensorBase):
             edge_b = b.fn
             if edge_b is None and b._rg:
                 edge_b = b
@@ -239,20 +281,9 @@ class Binary(Elementwise):
         node.shape = out.shape
         node.dtype = out.dtype
         made = wrap(out, node)
-        names = self.both if edge_a is not None and edge_b is not None else \
-            (self.names_a if edge_b is None else self.names_b)
-        if names:
-            node.values = values = [a if name == "a" else b if name == "b" else out for name in names]
-            if "y" in names:
-                node.own = ((names.index("y"), 0),)
-                note_versions(node, (made,))
-            else:
-                node.expected = expected = []
-                for value in values:  # as note_versions, for values that are inputs
-                    version = value.version if isinstance(value, TensorBase) else [None]
-                    expected.append(0 if version is None else version[0])
-                    if version is INFERENCE_VERSION:
-                        note_versions(node)
+        codes = self.codes_a if edge_b is None else self.codes_b if edge_a is None else self.codes
+        if codes:
+            _keep(node, codes, a, b, made)
         if flags & EXTRAS:
             record_extras(node, flags, (made,))
         return made

@@ -149,6 +149,12 @@ def _term(term: str, ndim: int | None, equation: str, hidden: int = 0) -> _Label
 
 def one_dtype(name: str, *operands: Any) -> None:
     """Raises RuntimeError unless all operands have one dtype; raw arrays among themselves are as numpy takes them."""
+    first = operands[0].dtype
+    for x in operands:
+        if x.dtype is not first:
+            break
+    else:
+        return
     dtypes = {str(x.dtype) for x in operands}
     if len(dtypes) > 1 and any(isinstance(x, TensorBase) for x in operands):
         raise RuntimeError(f"{name}: operands have one dtype, got {' and '.join(sorted(dtypes))}; cast with .to()")

@@ -11,6 +11,7 @@ from typing import Any
 from .._typing import Dims, Shape
 from ..backend import of
 from ..backend.dtypes import dtype_of
+from ..graph.base import TensorBase
 from ..graph.function import Function
 from ._arguments import dims_of, number_of, one_dim, plain, raw
 from ._declare import conj
@@ -24,6 +25,7 @@ __all__ = ["FoundDims", "Mean", "Prod", "Sum", "all", "any", "as_floating", "cou
            "is_half", "kept_shape", "mean", "nansum", "prod", "raw_sum", "spread", "sum", "sum_to_size"]
 
 FoundDims = tuple[int, ...] | None
+_SMALL = 4096  # elements that are written faster than a view of stride 0 is made
 
 
 def is_half(x: Any) -> bool:
@@ -44,7 +46,11 @@ def kept_shape(shape: Shape, dims: FoundDims) -> Shape:
 
 
 def spread(g: Any, shape: Shape, dims: FoundDims, keepdim: bool) -> Any:
-    """A reduction's cotangent in the input's shape, without memory for it."""
+    """A reduction's cotangent in the input's shape, without memory for it where that would be much."""
+    if not isinstance(g, TensorBase) and number_of(shape) <= _SMALL:
+        out = of(g).xp.empty(shape, g.dtype)
+        out[...] = g if keepdim or dims is None else g.reshape(kept_shape(shape, dims))
+        return out
     if not keepdim and dims is not None:
         g = reshape(g, kept_shape(shape, dims))
     return expand(g, shape)
