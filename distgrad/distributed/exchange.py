@@ -17,7 +17,7 @@ from ..backend import of
 from ..comm import Communicator, Progress, Work
 from ..comm.shared import NodeMemory
 from ..flat import GRID, Group, share
-from .bucket import Bucket, Hook
+from .bucket import Bucket
 from .counters import DONE, FILLED
 from .hooks import mean_hook
 from .peers import PeerGradients, Rounds
@@ -48,11 +48,10 @@ class Exchange(Protocol):
 
 
 class WireExchange:
-    """Buckets travel in one thread, by a comm hook, on a communicator of their own."""
+    """Buckets travel in one thread, on a communicator of their own."""
 
-    def __init__(self, groups: Sequence[Group], comm: Communicator, hook: Hook) -> None:
+    def __init__(self, groups: Sequence[Group], comm: Communicator) -> None:
         self.comm = comm.dup()
-        self.hook = hook
         self.groups = groups
         self.wire = Progress(self.comm)
         self.received = {group: of(group.flat).xp.empty_like(group.flat) for group in groups}
@@ -65,19 +64,11 @@ class WireExchange:
         self.weighted, self.more = weight is not None, before > 0
 
     def launch(self, bucket: Bucket) -> None:
-        """Hand a closed bucket to the hook.
-
-        Raises:
-            TypeError: the hook returned no Work.
-        """
+        """Hand a closed bucket to the thread."""
         bucket.recv = self.received[bucket.group][bucket.begin:bucket.end]
         bucket.wire = self.wire
         bucket.wants_sum = self.weighted
-        work = self.hook(bucket, self.comm)
-        if not isinstance(work, Work):
-            raise TypeError(f"a comm hook returns a Work, {getattr(self.hook, '__qualname__', self.hook)} returned "
-                            f"{type(work).__name__} for bucket {bucket.index}")
-        self.works.append((bucket, work))
+        self.works.append((bucket, mean_hook(bucket, self.comm)))
 
     def progress(self) -> None:
         """The thread needs no help."""
@@ -94,8 +85,6 @@ class WireExchange:
         """After a weighted exchange: the sums so far over the sum of all weights."""
         for group in self.groups:
             flat = group.flat
-            if self.hook is not mean_hook:
-                flat *= self.comm.size  # a hook of the user's gives means
             sums = self.sums.setdefault(group, of(flat).xp.empty_like(flat))
             if self.more:
                 of(flat).xp.add(sums, flat, out=flat)

@@ -28,6 +28,7 @@ from .control import Flag, NodeControl, WireControl, message_room
 from .exchange import NodeExchange
 from .reducer import Reducer
 from .transport import choose
+from .turns import name_of
 from .verify import broadcast_tensors, verify_same
 from .weights import checked_weight
 from .world import as_communicator
@@ -48,9 +49,12 @@ class DataParallel:
         overlap: reduce while backward still runs.
         transport: 'shared' reduces in memory that the ranks of a node share, and between nodes in lanes, one
             for each rank of a node; 'mpi' sends everything over MPI; 'auto' takes shared memory where every
-            node can have it and no hook is given. The attribute says what it came to: 'shared' (one node),
-            'lanes' or 'mpi'.
-        hook: how a bucket is reduced, `hook(bucket, comm) -> Work`; default the mean in rank order.
+            node can have it and the hook, if any, acts between nodes. The attribute says what it came to: 'shared'
+            (one node), 'lanes' or 'mpi'.
+        hook: how a bucket is reduced, `hook(bucket, comm) -> Work`; default the mean in rank order. Those of
+            `distributed.hooks` that compress, and others marked with `between_nodes`, act on what is sent between
+            nodes and leave 'auto' its choice; any other gets every rank's own gradients, over MPI. What it raises
+            on one rank, backward raises on every rank.
         nonfinite: what happens when a reduced gradient holds NaN or inf, decided on all ranks alike: 'propagate'
             leaves it there, 'raise' raises from backward on every rank, 'skip_step' forgets the gradients, so that
             the optimizer has nothing to do, and counts it in `skipped_steps`.
@@ -86,7 +90,7 @@ class DataParallel:
                                    "wrapped once, by one rank (simulated ranks each build their own)")
         label = f"DataParallel({type(module).__name__})"
         settings = {"bucket_bytes": bucket_bytes, "nonfinite": nonfinite,
-                    "hook": getattr(hook, "__qualname__", str(hook))}
+                    "hook": None if hook is None else name_of(hook)}
         verify_same([*module.named_parameters(), *module.named_buffers()], settings, communicator, label)
         self.module = module
         self.comm = communicator

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..backend import of
 from ..comm import Communicator
-from ..errors import CommError, rank_prefix
+from ..errors import rank_prefix
 from ..flat import Group, Placement, State, not_finite
 from ..graph.engine import Run
 from .bucket import Bucket
@@ -226,7 +226,7 @@ class Reducer:
     def abandon(self, error: Exception) -> None:
         """This rank's backward raised: take part to the end all the same, and tell the others why."""
         self._error = f"{type(error).__name__}: {error}"
-        with contextlib.suppress(CommError):  # what the others have to say: this rank raises its own error
+        with contextlib.suppress(Exception):  # what the others or a comm hook have to say: this rank's error is raised
             self.launch_rest()
             self.finish()
 

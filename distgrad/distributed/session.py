@@ -111,5 +111,11 @@ def _finish() -> None:
     _thread.run = None
     for reducer in reducers:
         reducer.launch_rest()
+    problem: Exception | None = None
     for reducer in reducers:
-        reducer.finish()
+        try:
+            reducer.finish()
+        except Exception as error:  # the other models' buckets are on their way, and other ranks wait for them
+            problem = problem or error
+    if problem is not None:
+        raise problem

@@ -16,7 +16,8 @@ from ..errors import rank_prefix
 from ..flat import Group, Layout
 from .bucket import Hook
 from .exchange import Exchange, NodeExchange, WireExchange
-from .hooks import mean_hook
+from .hook_exchange import HookExchange
+from .hooks import acts_between_nodes, mean_hook
 from .lanes import LaneExchange
 from .memory import FlatMemory, memory_of_groups, memory_size
 
@@ -41,10 +42,12 @@ class Transport:
     def exchange(self, groups: Sequence[Group]) -> Exchange:
         """The exchange of these groups, whose gradients lie in `flats`. Collective."""
         if isinstance(self.ground, Lanes):
-            return LaneExchange(groups, self.ground, self.flats)
+            return LaneExchange(groups, self.ground, self.flats, self.hook)
         if self.ground is not None:
             return NodeExchange(groups, self.ground, self.flats.everyone, self.flats.partials)
-        return WireExchange(groups, self.comm, self.hook or mean_hook)
+        if self.hook is None or self.hook is mean_hook:
+            return WireExchange(groups, self.comm)
+        return HookExchange(groups, self.comm, self.hook)
 
 
 def choose(transport: str, hook: Hook | None, comm: Communicator, layouts: Sequence[Layout]) -> Transport:
@@ -57,10 +60,15 @@ def choose(transport: str, hook: Hook | None, comm: Communicator, layouts: Seque
         ValueError: a comm hook together with 'shared'.
         RuntimeError: shared memory was asked for and cannot be had.
     """
-    if comm.size == 1 or transport == "mpi" or (hook is not None and transport == "auto"):
+    between = hook is not None and acts_between_nodes(hook)
+    everywhere = hook is not None and not between
+    if transport == "mpi" or (everywhere and (transport == "auto" or comm.size == 1)):
         return Transport("mpi", comm, hook, None, memory_of_groups(layouts, None))
-    if hook is not None:
-        raise ValueError("a comm hook works on what is sent between nodes; it cannot be used with transport='shared'")
+    if everywhere:
+        raise ValueError("this comm hook works on every rank's own gradients, which do not travel with "
+                         "transport='shared'; a hook for what is sent between nodes is marked with @between_nodes")
+    if comm.size == 1:
+        return Transport("mpi", comm, None, None, memory_of_groups(layouts, None))
     if len(nodes(comm)) == 1:
         memory = node_memory(comm, memory_size(layouts))
         if not isinstance(memory, str):
@@ -69,7 +77,7 @@ def choose(transport: str, hook: Hook | None, comm: Communicator, layouts: Seque
     else:
         lanes = open_lanes(comm, memory_size(layouts, sums=True))
         if not isinstance(lanes, str):
-            return Transport("lanes", comm, None, lanes, memory_of_groups(layouts, lanes.memory, sums=True))
+            return Transport("lanes", comm, hook, lanes, memory_of_groups(layouts, lanes.memory, sums=True))
         reason = lanes
     if transport == "shared":
         raise RuntimeError(f"{rank_prefix()}transport='shared' is not possible here: {reason}")
