@@ -8,7 +8,7 @@ from typing import Any
 from .._tensor.creation import full
 from .clock import Sample, interleaved
 
-__all__ = ["OPS", "run"]
+__all__ = ["OPS", "repeats", "run"]
 
 _REPEATS = 50  # of the operation in one measurement: a chain, or a sum of them, with one backward
 

@@ -63,15 +63,11 @@ class Gradients:
 
     def exchange(self) -> None:
         """Turn the gradients into their mean over the ranks, and nothing else."""
-        self._arrive()
         exchange = self._reducer.exchange
         exchange.begin(None, 0.0)
         for bucket in self._reducer.buckets:
-            bucket.close()
             exchange.launch(bucket)
         exchange.finish()
-        for bucket in self._reducer.buckets:
-            bucket.reset()
 
     def reduce(self) -> None:
         """The whole of what follows a backward: exchange, and agreement on what was used."""

@@ -64,6 +64,7 @@ class _Channel:
         self.messages: dict[tuple[int, int, int], deque[Any]] = {}  # (source, dest, tag)
         self.closed: set[int] = set()
         self.broken: str | None = None
+        self.lost: tuple[str, int | None] | None = None  # why a rank left a meeting before its end, and for whom
 
 
 class LocalCommunicator(Communicator):
@@ -165,12 +166,18 @@ class LocalCommunicator(Communicator):
         channel, number = self._channel, self._round
         self._round += 1
         with self._world.changed:
+            if channel.lost is not None:  # the ranks no longer count meetings alike
+                raise RankFailedError(f"{self._who()}: in {self.current}: {channel.lost[0]}", channel.lost[1])
             meeting = channel.rounds.setdefault(number, _Round(self.size))
             meeting.values[self.rank] = value
             meeting.missing.discard(self.rank)
             if not meeting.missing:
                 self._world.changed.notify_all()
-            self._wait(self.current, lambda: sorted(meeting.missing))
+            try:
+                self._wait(self.current, lambda: sorted(meeting.missing))
+            except RankFailedError as error:
+                channel.lost = channel.lost or (str(error).partition(f"in {self.current}: ")[2], error.rank)
+                raise
             meeting.unread -= 1
             if not meeting.unread:
                 del channel.rounds[number]
@@ -208,7 +215,8 @@ class LocalCommunicator(Communicator):
                 raise CommError(f"{self._who()}: in {doing}: rank {number} has closed this communicator")
         mine = self.ranks[self.rank]
         if mine in world.ended:
-            raise CommError(f"{self._who()}: in {doing}: this rank has {world.ended[mine]}")
+            raise RankFailedError(f"{self._who()}: in {doing}: rank {mine} cannot take part, it has "
+                                  f"{world.ended[mine]}", mine)
 
     def _called(self, ranks: Sequence[int]) -> str:
         numbers = ", ".join(str(self.ranks[rank]) for rank in ranks)

@@ -11,6 +11,7 @@ import contextvars
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
@@ -77,7 +78,10 @@ class Work:
         self._finished.set()
 
     def __str__(self) -> str:
-        return getattr(self._function, "__qualname__", repr(self._function))
+        function = self._function
+        while isinstance(function, partial):  # whose own text has the arguments' in it: arrays that are being written
+            function = function.func
+        return getattr(function, "__qualname__", type(function).__name__)
 
 
 class Progress:

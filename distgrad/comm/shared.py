@@ -46,17 +46,19 @@ class NodeMemory:
 
     Attributes:
         blocks: for each rank its bytes, a numpy array of uint8; every rank may read and write all.
+        rows, patience: the counters, and how often one look at them looks; for kernels that wait by themselves.
     """
 
     def __init__(self, comm: Communicator, segments: Sequence[Any], watch: Callable[[str, list[int]], None]) -> None:
         self.comm = comm
         self.blocks = [segment[_HEADER:] for segment in segments]
         # For each rank a row of eight int64, written by that rank alone. A memoryview reads faster than numpy.
-        rows = [segment[:LINE].view(np.int64) for segment in segments]
-        self._counters = [memoryview(row) for row in rows]
+        self.rows = [segment[:LINE].view(np.int64) for segment in segments]
+        self.patience = _PATIENCE if comm.ranks_are_processes else 1
+        self._counters = [memoryview(row) for row in self.rows]
         self._mine = self._counters[comm.rank]
         self._values = [memoryview(segment[LINE:2 * LINE]).cast("d") for segment in segments]
-        self._look = get("cpu").kernels.watch_plan(rows, _PATIENCE if comm.ranks_are_processes else 1)
+        self._look = get("cpu").kernels.watch_plan(self.rows, self.patience)
         self._watch = watch
 
     def raise_counter(self, column: int, value: int) -> None:

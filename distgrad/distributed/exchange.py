@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from ..backend import of
 from ..comm import Communicator, Progress, Work
+from ..comm.arguments import sum_dtype
 from ..comm.shared import NodeMemory
 from ..flat import GRID, Group, share
 from .bucket import Bucket
@@ -56,6 +57,7 @@ class WireExchange:
         self.wire = Progress(self.comm)
         self.received = {group: of(group.flat).xp.empty_like(group.flat) for group in groups}
         self.sums: dict[Group, Any] = {}
+        self.wide: dict[Group, Any] = {}  # sums of gradients whose own dtype is too narrow for them
         self.works: list[tuple[Bucket, Work]] = []
         self.weighted = self.more = False
 
@@ -68,7 +70,15 @@ class WireExchange:
         bucket.recv = self.received[bucket.group][bucket.begin:bucket.end]
         bucket.wire = self.wire
         bucket.wants_sum = self.weighted
-        self.works.append((bucket, mean_hook(bucket, self.comm)))
+        group, wide = bucket.group, sum_dtype(bucket.send.dtype)
+        if self.weighted and wide != bucket.send.dtype:
+            if group not in self.wide:
+                self.wide[group] = of(group.flat).xp.empty(group.layout.size, wide)
+            part = self.wide[group][bucket.begin:bucket.end]
+            part[...] = bucket.send
+            self.works.append((bucket, bucket.submit(self.comm.allreduce, part, part)))
+        else:
+            self.works.append((bucket, mean_hook(bucket, self.comm)))
 
     def progress(self) -> None:
         """The thread needs no help."""
@@ -85,11 +95,12 @@ class WireExchange:
         """After a weighted exchange: the sums so far over the sum of all weights."""
         for group in self.groups:
             flat = group.flat
-            sums = self.sums.setdefault(group, of(flat).xp.empty_like(flat))
+            summed: Any = self.wide.get(group, flat)
+            sums = self.sums.setdefault(group, of(summed).xp.empty_like(summed))
             if self.more:
-                of(flat).xp.add(sums, flat, out=flat)
-            sums[...] = flat
-            flat /= flat.dtype.type(total)
+                of(summed).xp.add(sums, summed, out=summed)
+            sums[...] = summed
+            of(summed).xp.divide(summed, summed.dtype.type(total), out=flat, casting="same_kind")
 
     def close(self) -> None:
         """End the thread and give the communicator back; collective."""
@@ -118,7 +129,7 @@ class NodeExchange:
         self.everyone = dict(zip(groups, everyone, strict=True))
         self.partials = dict(zip(groups, partials, strict=True))
         self.rounds = Rounds(memory)
-        self.plans: dict[tuple[Bucket, bool], Callable[[float, bool], None]] = {}
+        self.plans: dict[tuple[Bucket, bool], Callable[[int, float, bool, bool, bool], int]] = {}
         self.queue: deque[Bucket] = deque()
         self.filled = self.done = 0
         self.weighted, self.before, self.divisor = False, 0.0, 0.0
@@ -145,14 +156,25 @@ class NodeExchange:
     def progress(self) -> None:
         """Reduce this rank's share of every bucket that all ranks have filled."""
         while self.queue and self.memory.reached(FILLED, self.done + 1):
-            self._reduce_next()
+            self._reduce_next(False)
 
-    def _reduce_next(self) -> None:
-        bucket = self.queue.popleft()
+    def _reduce_next(self, wait: bool) -> bool:
+        """Reduce this rank's share of the oldest bucket; has every rank done so with the last one?"""
+        bucket = self.queue[0]
+        number = self.done + 1
         plan = self.plans.get((bucket, self.weighted)) or self._plan(bucket)
-        plan(self.divisor or self._find_divisor(), self.before > 0)
-        self.done += 1
-        self.memory.raise_counter(DONE, self.done)
+        if wait and self.weighted and not self.divisor:  # the others' weights are there when their gradients are
+            self._wait_for_filled()
+        state = plan(number, self.divisor or self._find_divisor(), self.before > 0, wait, wait and len(self.queue) == 1)
+        if not state:
+            self._wait_for_filled()
+            return self._reduce_next(False)
+        self.done = number
+        self.queue.popleft()
+        return state == 2
+
+    def _wait_for_filled(self) -> None:
+        self.memory.wait(FILLED, self.done + 1, f"the reduction of {len(self.queue)} bucket(s) of gradients")
 
     def _find_divisor(self) -> float:
         """The number of ranks, or the sum of all weights so far, which all ranks have left by now."""
@@ -164,7 +186,7 @@ class NodeExchange:
         self.divisor = divisor or 1.0
         return self.divisor
 
-    def _plan(self, bucket: Bucket) -> Callable[[float, bool], None]:
+    def _plan(self, bucket: Bucket) -> Callable[[int, float, bool, bool, bool], int]:
         """How this rank's share of a bucket is reduced, with all arguments at hand."""
         group = bucket.group
         begin, end = share(bucket.end - bucket.begin, self.rank, self.size)
@@ -172,8 +194,9 @@ class NodeExchange:
             slice((bucket.begin + begin) // GRID, (bucket.begin + end) // GRID)
         flats = [flat[part] for flat in self.everyone[group]]
         backend = of(flats[0])
-        plan: Callable[[float, bool], None] = backend.kernels.mean_plan(
-            flats, [partial[blocks] for partial in self.partials[group]], GRID,
+        plan: Callable[[int, float, bool, bool, bool], int] = backend.kernels.share_plan(
+            self.memory.rows, self.rank, (FILLED, DONE), self.memory.patience, flats,
+            [partial[blocks] for partial in self.partials[group]], GRID,
             backend.xp.empty_like(flats[0]) if self.weighted else None,
             None if group.peers is None else [flats[self.rank]])
         self.plans[bucket, self.weighted] = plan
@@ -182,10 +205,11 @@ class NodeExchange:
     def finish(self) -> None:
         """Return when every rank has reduced its share of every bucket that was launched."""
         memory = self.memory
+        all_done = False
         while self.queue:
-            memory.wait(FILLED, self.done + 1, f"the reduction of {len(self.queue)} bucket(s) of gradients")
-            self._reduce_next()
-        memory.wait(DONE, self.filled, "the end of the reduction")
+            all_done = self._reduce_next(True)
+        if not all_done:
+            memory.wait(DONE, self.filled, "the end of the reduction")
         for group, partials in self.partials.items():
             group.note_partials(partials[self.rank])
 

@@ -157,6 +157,9 @@ class DataParallel:
         seed = checked_weight(weight)
         if loss is None and seed:
             raise ValueError(f"backward: without a loss the weight is 0, got {weight}")
+        if loss is not None and loss.numel() != 1:
+            raise RuntimeError(f"backward: a loss is one element, the mean over this rank's samples, got shape "
+                               f"{tuple(loss.shape)}")
         reducer = self._ensure_reducer()
         reducer.seed = seed
         try:
@@ -308,6 +311,7 @@ def _connect(reducer: Reducer) -> None:
         group.gather, group.comm = reducer.gather, reducer.comm
         if isinstance(reducer.exchange, NodeExchange):
             group.shard = partial(reducer.exchange.shard, group)
+    session.watch()
     for placement in reducer.placements:
         hook = _Arrival(lambda _leaf, placement=placement: session.arrived(reducer, placement))
         hook.reducer = reducer

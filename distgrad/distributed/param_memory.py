@@ -69,6 +69,11 @@ class ParamMemory:
         self._shared.raise_counter(_WRITTEN, self._published)
         self._shared.wait(_WRITTEN, self._published, "the update of the parameters")
 
+    def meet(self) -> None:
+        """No rank reads the parameters any more as they were: they may be written. Collective."""
+        if self._shared is not None:
+            self._barrier()
+
     def publish(self) -> None:
         """Every rank has written what it owns: all see all of it. Collective."""
         if self._shared is None:
@@ -113,6 +118,7 @@ class ParamMemory:
 
     def take_and_close(self) -> None:
         """Take each owner's share of its copy, and show the result read-only. Collective."""
+        self.meet()
         for begin, end in self.group.owned[self.rank]:
             self.flat[begin:end] = self._draft[begin:end]
         del self._draft

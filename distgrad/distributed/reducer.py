@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -88,8 +89,16 @@ class Reducer:
         Raises:
             RuntimeError: plain and weighted backwards were mixed.
         """
-        if not any(group.live for group in self.groups) and self.weights.local == 0:
+        given_up = [p for p in self.placements if p.slot.index in p.group.given_up]
+        left = [p for p in self.placements if p.leaf_grad_is_home() and p.slot.index not in p.group.given_up]
+        for group in self.groups:
+            group.given_up.clear()
+        if not left and (given_up or self.weights.local == 0):
             self.weights.reset()
+        elif given_up and self.weights.weighted:
+            raise RuntimeError(f"{self.label}: since the last model.backward(loss, weight) the gradients of some "
+                               f"parameters (such as {given_up[0].slot.name!r}) were set to None or zero, of others "
+                               "not: a model's gradients share their weights, so they are forgotten together")
         self.weights.note(self.seed, self.label)
 
     def begin(self, run: Run | None) -> None:
@@ -105,11 +114,11 @@ class Reducer:
             bucket.reset()
             bucket.expect(0 if run is None else sum(self._reached(p, run) for p in bucket.placements))
         problem = None
-        try:
-            self._check(run)
-            self.note_backward()
-        except RuntimeError as error:
-            problem = error
+        for look in (self.note_backward, partial(self._check, run)):
+            try:
+                look()
+            except RuntimeError as error:
+                problem = problem or error
         self._weight = self.weights.take_local() if self.weights.weighted else None
         self.exchange.begin(self._weight, self.weights.total)
         for group in self.groups:
@@ -167,6 +176,10 @@ class Reducer:
             self.exchange.finish()
             self.reports = reports = self.control.hear()
             compare(reports, self.comm.rank, self.label)
+        except BaseException:
+            for group in self.groups:
+                group.give_up_round()
+            raise
         finally:
             for bucket in self.buckets:
                 bucket.reset()

@@ -14,11 +14,12 @@ from ..flat import Placement
 from ..graph.engine import Run, before_next_backward, current_run, queue_callback
 from .reducer import Reducer
 
-__all__ = ["announce", "arrived", "reduce_nothing"]
+__all__ = ["announce", "arrived", "reduce_nothing", "watch"]
 
 
 class _Thread(threading.local):
     def __init__(self) -> None:
+        self.watching = False
         self.announced: set[Reducer] = set()
         self.run: Run | None = None
         self.reducers: list[Reducer] = []
@@ -27,10 +28,16 @@ class _Thread(threading.local):
 _thread = _Thread()
 
 
+def watch() -> None:
+    """This thread's backwards begin here, so that one which raises before it reaches a model is heard of as well."""
+    if not _thread.watching:
+        _thread.watching = True
+        before_next_backward(_start)
+
+
 def announce(reducer: Reducer) -> None:
     """The model ran forward in grad mode: this thread's next backward reduces it."""
-    if not _thread.announced:
-        before_next_backward(_begin)
+    watch()
     _thread.announced.add(reducer)
 
 
@@ -48,21 +55,25 @@ def arrived(reducer: Reducer, placement: Placement) -> None:
         _advance()
 
 
+def _start(run: Run) -> None:
+    _thread.watching = False
+    watch()
+    _begin(run)
+
+
 def _begin(run: Run) -> None:
     """The outermost backward begins (or reaches its first wrapped leaf)."""
-    announced = _thread.announced
-    _thread.run = run
     _thread.reducers = []
     if run.accumulate is not None and not run.accumulate:  # autograd.grad: it accumulates nothing
-        if announced:
-            before_next_backward(_begin)
         return
+    concerned = _thread.announced | _owners(run)
+    if not concerned:
+        return
+    _thread.run = run
     _thread.announced = set()
-    included = {r for r in announced if r.sync} | {r for r in _owners(run) if r.sync}
-    _thread.reducers = sorted(included, key=lambda r: r.index)
-    if _thread.reducers:
-        run.reactions.append(_abandon)
-        queue_callback(_finish)
+    _thread.reducers = sorted((r for r in concerned if r.sync), key=lambda r: r.index)
+    run.reactions.append(_abandon)
+    queue_callback(_finish)
     problem = None
     for reducer in _thread.reducers:
         try:

@@ -110,6 +110,7 @@ class ZeroRedundancyOptimizer:
                 raise RuntimeError(f"{rank_prefix()}the gradients of {part.group.label} were not reduced over the "
                                    "ranks yet; step after a backward outside of no_sync()")
         for part in self._shares:
+            part.memory.meet()
             for begin, end, step, options in self._stretches(part):
                 self._update(part, begin, end, step, options)
             part.memory.publish()

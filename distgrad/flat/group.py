@@ -95,6 +95,7 @@ class Group:
     exposed: bool = False
     used_up: bool = False
     mark: int = 0
+    given_up: set[int] = field(default_factory=set)  # slots that were forgotten or set to zero since the last backward
     partials: Array | None = None  # sums of squares of the grid blocks, if the reduction took them
     _seen: list[int] = field(default_factory=list)
     sums_elsewhere: bool = False  # whoever reduces keeps what was reduced before (weighted means)
@@ -133,6 +134,12 @@ class Group:
         Local slots are consumed by a reduction, so reduced and local sums never mix in one slot.
         """
         if not self.sums_elsewhere:
+            if self.live < len(self.placements):  # what lies in slots that were emptied is nobody's gradient
+                for placement in self.placements:
+                    if not placement.leaf_grad_is_home():
+                        slot = placement.slot
+                        for low, high in self.valid:
+                            self.flat[max(low, slot.offset):max(low, min(high, slot.offset + slot.size))] = 0
             self.stash = [self.flat[begin:end] * self.flat.dtype.type(self.factor) for begin, end in self.valid]
         self._leave()
         for placement in self.placements:
@@ -153,6 +160,15 @@ class Group:
             self.stash = self.partials = None  # the squares were those of the new part alone
         if self.peers is not None:
             self.peers.arrive()
+
+    def give_up_round(self) -> None:
+        """A reduction failed: what was reduced before it is what there is."""
+        if self.stash is None:
+            return
+        self.state = State.REDUCED
+        for (begin, end), before in zip(self.valid, self.stash, strict=True):
+            self.flat[begin:end] = before
+        self.stash = self.partials = None
 
     def forget(self) -> None:
         """No parameter has a gradient any more."""
@@ -213,7 +229,16 @@ class Group:
     def _known_partials(self, chosen: Sequence[Placement]) -> Array | None:
         """The noted sums of squares, if they are those of the chosen slots as they are now."""
         known = self.partials is not None and len(chosen) == self.live and self._seen == self._versions()
-        return self.partials if known else None
+        return self.partials if known and not (self.exposed and self.peers is None and self._written()) else None
+
+    def _written(self) -> bool:
+        """Whether gradients that were handed out have changed since: a write through .data or numpy leaves no trace.
+
+        It asks nobody, for a rank may have looked at its gradients alone, and answers alike on all ranks.
+        """
+        backend = of(self.flat)
+        now = backend.kernels.norm_blocks(self.flat, 2.0, GRID)
+        return not bool(backend.xp.allclose(now, self.partials, rtol=1e-6, atol=0, equal_nan=True))
 
     def _versions(self) -> list[int]:
         return [p.home._version for p in self.placements]

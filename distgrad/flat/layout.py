@@ -55,8 +55,8 @@ class Layout:
 
     def buckets_of(self, slot: Slot) -> range:
         """The buckets that a slot touches: one, or several when it crosses their borders."""
-        width = self.buckets[0][1]
-        return range(slot.offset // width, (slot.offset + max(slot.size, 1) - 1) // width + 1)
+        width, last = self.buckets[0][1], len(self.buckets) - 1  # a slot without elements may lie behind the last
+        return range(min(slot.offset // width, last), min((slot.offset + max(slot.size, 1) - 1) // width, last) + 1)
 
 
 def plan(named: Sequence[tuple[str, Array]], bucket_bytes: int) -> Layout:

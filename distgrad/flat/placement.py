@@ -93,6 +93,8 @@ class Placement:
         if value is None:
             if leaf._grad is self.home:
                 group.live -= 1
+                group.partials = None
+                group.given_up.add(self.slot.index)
                 if not group.live:
                     group.forget()
             leaf._grad = None
@@ -140,6 +142,7 @@ class Placement:
 
     def zero(self) -> None:
         """Set the gradient to zero in place."""
+        self.group.given_up.add(self.slot.index)
         self.group.change([self], lambda part: part.fill(0))
 
     def refuse_rebinding(self, leaf: Any) -> None:

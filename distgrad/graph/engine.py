@@ -379,7 +379,9 @@ def sum_to(g: Any, shape: tuple[int, ...]) -> Any:
         return recorded.sum_to_size(shape)
     extra = g.ndim - len(shape)
     axes = tuple(range(extra)) + tuple(i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1)
-    if axes:
+    if axes and axes == tuple(range(len(axes))):
+        g = of(g).kernels.sum_leading(g, len(axes))
+    elif axes:
         wide = "float32" if g.dtype.kind == "f" and g.dtype.itemsize == 2 else None  # float16 sums overflow
         g = g.sum(axis=axes, keepdims=True, dtype=wide).astype(g.dtype, copy=False)
     return g.reshape(shape)

@@ -85,7 +85,7 @@ def unpack(node: Any) -> Any:
     if node.packed:
         values = unpacked(node, values)
         return values if state.flags & GRAD else [v.array if isinstance(v, TensorBase) else v for v in values]
-    out = []
+    out: list[Any] = []
     for value, number in zip(values, node.expected):
         if number.__class__ is int:
             version = value.version
