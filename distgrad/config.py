@@ -26,6 +26,8 @@ class Config:
     traceback: 'framed' or 'plain', how an exception that ends a rank is shown.
     terminal: 1 where a launcher's pipe ends at a person's terminal (`distgrad run` sets it).
     kernels: 'auto' takes compiled kernels where numba is installed, 'reference' never.
+    blas: who multiplies matrices on the host: 'auto', 'numpy' or 'mkl'; see `backend.blas`.
+    malloc: 'keep' has freed memory kept for the next step, 'default' leaves the C library's allocator as it is.
     cache: a folder for compiled kernels; see `cache_folder`.
     """
 
@@ -37,6 +39,8 @@ class Config:
     traceback: str = "framed"
     terminal: int = 0
     kernels: str = "auto"
+    blas: str = "auto"
+    malloc: str = "keep"
     cache: str = ""
 
     @classmethod

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import fused
+from . import blas, fused, malloc
 from .base import Backend, Device, register
 
 __all__ = ["CPU", "cpu"]
@@ -33,7 +33,7 @@ class CPU(Backend):
         return scipy.special
 
     def override(self, name: str) -> Callable[..., Any] | None:
-        return fused.find(name)
+        return blas.find(name) or fused.find(name)
 
     def from_host(self, array: Any) -> np.ndarray:
         return np.asarray(array)
@@ -42,4 +42,5 @@ class CPU(Backend):
         return array
 
 
+malloc.keep()  # before the first array
 cpu = register(CPU())

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from ..backend import blas
 from ..comm import Communicator
 from ..config import config
 
@@ -25,7 +26,8 @@ def surroundings(comm: Communicator, torch: Any = None) -> dict[str, str]:
     """What is installed, and the CPUs that each rank may run on. Collective."""
     compiled = config.kernels != "reference" and find_spec("numba") is not None
     found = {
-        "numpy": f"{np.__version__}, {_blas()}",
+        "numpy": f"{np.__version__}, {_pools()}",
+        "blas": f"products by {blas.describe()}",
         "kernels": f"compiled (numba {version('numba')})" if compiled else "reference (numpy)",
         "cpus": "; ".join(mask.decode() for mask in comm.allgather_bytes(_mask().encode())),
     }
@@ -39,7 +41,7 @@ def tell(where: dict[str, str]) -> None:
     print("\n".join(f"{name}: {text}" for name, text in where.items()))
 
 
-def _blas() -> str:
+def _pools() -> str:
     pools = [f"{pool['internal_api']} {pool['version']} ({pool.get('architecture', 'any processor')}), "
              f"{_threads(pool['num_threads'])}" for pool in threadpool_info() if pool["user_api"] == "blas"]
     return " and ".join(dict.fromkeys(pools)) or "BLAS of an unknown kind"

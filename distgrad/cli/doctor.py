@@ -72,10 +72,20 @@ def _arrays() -> Iterator[Finding]:
     pools = [f"{pool['internal_api']} {pool['version']}, {pool['num_threads']} threads"
              for pool in threadpool_info() if pool["user_api"] == "blas"]
     yield Finding("numpy", f"{numpy.__version__}, {'; '.join(pools) or 'BLAS of an unknown kind'}")
+    yield _blas()
     if _version("numba") is None:
         yield Finding("numba", "not installed", 'fused kernels are off; pip install "distgrad[fast]" turns them on')
     else:
         yield Finding("numba", f"{_version('numba')}, fused kernels")
+
+
+def _blas() -> Finding:
+    from distgrad.backend import blas
+
+    try:
+        return Finding("blas", f"products by {blas.describe()}")
+    except (OSError, RuntimeError, ValueError) as error:
+        return Finding("blas", "not the one asked for", str(error), bad=True)
 
 
 def _processor() -> Iterator[Finding]:

@@ -11,10 +11,9 @@ the forward derivative is t * d. Only what live derivatives name is saved.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
-from ..backend import of, of_type
+from ..backend import of
 from ..graph import dual
 from ..graph.base import INFERENCE_VERSION, TensorBase, wrap, zeros_as
 from ..graph.extras import record_extras
@@ -22,6 +21,7 @@ from ..graph.modes import DUAL, EXTRAS, GRAD, INFERENCE, state
 from ..graph.node import Node
 from ..graph.saved import unpack
 from ..graph.version import inference_error
+from ._kernels import Kernels, Slopes
 from ._promote import float_dtype, result_type, scalar_result
 from .cast import cast
 
@@ -32,42 +32,6 @@ ONE = 1          # the derivative is one: the gradient passes through
 MINUS_ONE = -1   # ... or changes its sign
 ZERO = 0         # ... or is zero everywhere, also for an infinite cotangent
 NUMBERS = (bool, int, float, complex)
-
-
-class _Kernels(dict[type, Callable[..., Any]]):
-    """Array type -> the op's kernel there.
-
-    A kernel is a name in xp ('tanh'), in scipy.special ('special.erf'), among the backend's kernels
-    ('kernels.silu'), or a callable (xp, *arrays).
-    """
-
-    def __init__(self, kernel: str | Callable[..., Any]) -> None:
-        super().__init__()
-        self.kernel = kernel
-
-    def __missing__(self, kind: type) -> Callable[..., Any]:
-        backend = of_type(kind)
-        kernel = self.kernel
-        if not isinstance(kernel, str):
-            found = partial(kernel, backend.xp)
-        elif "." in kernel:
-            family, name = kernel.split(".")
-            found = getattr(backend.kernels, name) if family == "kernels" else _keep_half(getattr(backend.special,
-            name))
-        else:
-            found = getattr(backend.xp, kernel)
-        self[kind] = found
-        return found
-
-
-def _keep_half(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """scipy's functions, which make float64 of float16, with float16 results."""
-
-    def keeping(x: Any, *rest: Any) -> Any:
-        out = kernel(x, *rest)
-        return out.astype("float16") if getattr(x, "dtype", None) == "float16" else out
-
-    return keeping
 
 
 def _undefined(name: str, error: TypeError, *operands: Any) -> RuntimeError:
@@ -138,7 +102,7 @@ class Elementwise:
         self.name = name
         self.__name__ = name
         self.__doc__ = doc
-        self.kernels = _Kernels(kernel)
+        self.kernels = Kernels(kernel)
         self.floating = floating
 
     def __repr__(self) -> str:
@@ -151,6 +115,7 @@ class Unary(Elementwise):
     def __init__(self, name: str, kernel: Any, d: Any, floating: bool, doc: str) -> None:
         super().__init__(name, kernel, floating, doc)
         self.d = d
+        self.slopes = Slopes(kernel)
         self.names = _names(d)
         self.keeps_x = "x" in self.names
         self.keeps_y = "y" in self.names
@@ -203,7 +168,11 @@ class Unary(Elementwise):
         d = self.d
         if d.__class__ is int:
             return _by_constant(g, d)
-        value = d(*unpack(node))
+        saved = unpack(node)
+        slope = self.slopes[g.__class__]
+        if slope is not None and (gx := slope(g, *saved)) is not None:
+            return gx
+        value = d(*saved)
         return g * (conj(value) if node.dtype.kind == "c" else value)
 
 

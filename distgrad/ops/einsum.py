@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from ..backend import of
 from ..graph.base import TensorBase
 from ..graph.function import Function
 from ._arguments import one_dim, size_tuple
@@ -55,16 +56,13 @@ def _pair(a: Any, la: _Labels, b: Any, lb: _Labels, out: _Labels) -> Any:
             n *= size[x]
         return n
 
-    dtype = a.dtype
-    if dtype.kind == "f" and dtype.itemsize == 2:
-        a, b = a.astype("float32"), b.astype("float32")
     a = a.transpose([la.index(x) for x in batch + left + summed])
     b = b.transpose([lb.index(x) for x in batch + summed + right])
     front = [product(batch)] if batch else []
-    y = a.reshape(*front, product(left), product(summed)) @ b.reshape(*front, product(summed), product(right))
+    y = of(a).kernels.matmul(a.reshape(*front, product(left), product(summed)),
+                             b.reshape(*front, product(summed), product(right)))
     order = batch + left + right
-    y = y.reshape([size[x] for x in order]).transpose([order.index(x) for x in out])
-    return y.astype(dtype, copy=False)
+    return y.reshape([size[x] for x in order]).transpose([order.index(x) for x in out])
 
 
 def contract(a: Any, la: _Labels, b: Any, lb: _Labels, out: _Labels) -> Any:

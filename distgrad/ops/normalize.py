@@ -30,18 +30,18 @@ class Normalize(Function):
 
     def forward(ctx: Any, x: Any, weight: Any, bias: Any, eps: float, inner: tuple[int, ...], axes: tuple[int, ...],
                 affine: tuple[int, ...], centered: bool) -> Any:
-        y, xhat, rstd = of(x).kernels.normalize(x.reshape(inner), weight, bias, eps, axes, affine, centered)
-        ctx.save(x, weight, bias, xhat, rstd)
-        ctx.eps, ctx.axes, ctx.affine, ctx.centered = eps, axes, affine, centered
+        y, mean, rstd = of(x).kernels.normalize(x.reshape(inner), weight, bias, eps, axes, affine, centered)
+        ctx.save(x, weight, bias, mean, rstd)
+        ctx.eps, ctx.inner, ctx.axes, ctx.affine = eps, inner, axes, affine
         return y.reshape(x.shape)
 
     def vjp(ctx: Any, g: Any) -> Any:
-        x, weight, bias, xhat, rstd = ctx.saved
-        axes, affine, centered = ctx.axes, ctx.affine, ctx.centered
+        x, weight, bias, mean, rstd = ctx.saved
+        inner, axes, affine = ctx.inner, ctx.axes, ctx.affine
         if isinstance(g, TensorBase):
             def formula(x: Any, weight: Any, bias: Any) -> Any:
-                y = reshape(x, xhat.shape)
-                if centered:
+                y = reshape(x, inner)
+                if mean is not None:
                     y = y - reduce.mean(y, axes, True)
                 y = y * rsqrt(reduce.mean(y * y, axes, True) + ctx.eps)
                 return reshape(_affine(y, weight, bias, affine), x.shape)
@@ -49,7 +49,7 @@ class Normalize(Function):
             return composite_vjp(formula, (x, weight, bias), g)
         shape = () if weight is None and bias is None else (bias if weight is None else weight).shape
         gx, gw, gb = of(g).kernels.normalize_backward(
-            g.reshape(xhat.shape), xhat, rstd, weight, axes, affine, shape, centered, False,
+            g.reshape(inner), x.reshape(inner), mean, rstd, weight, axes, affine, shape, False,
             (ctx.needs(0), ctx.needs(1), ctx.needs(2)))
         return None if gx is None else gx.reshape(x.shape), gw, gb
 
@@ -77,26 +77,25 @@ class BatchNorm(Function):
 
     def forward(ctx: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, eps: float, momentum: float,
                 training: bool) -> Any:
-        y, xhat, rstd = of(x).kernels.batch_norm(x, weight, bias, mean, var, eps, momentum, training)
-        # A copy: in a later forward the running mean itself will have moved.
-        ctx.save(x, weight, bias, xhat, rstd, None if training else mean.copy())
+        y, mean, rstd = of(x).kernels.batch_norm(x, weight, bias, mean, var, eps, momentum, training)
+        ctx.save(x, weight, bias, mean, rstd)
         ctx.eps, ctx.training = eps, training
         return y
 
     def vjp(ctx: Any, g: Any) -> Any:
-        x, weight, bias, xhat, rstd, mean = ctx.saved
-        axes = (0, *range(2, xhat.ndim))
-        affine = (1, xhat.shape[1], *(1,) * (xhat.ndim - 2))
+        x, weight, bias, mean, rstd = ctx.saved
+        axes = (0, *range(2, len(x.shape)))
+        affine = tuple(rstd.shape)
         if isinstance(g, TensorBase):
             def formula(x: Any, weight: Any, bias: Any) -> Any:
-                if mean is not None:
-                    return _affine((x - mean.reshape(affine)) * rstd, weight, bias, affine)
+                if not ctx.training:
+                    return _affine((x - mean) * rstd, weight, bias, affine)
                 y = x - reduce.mean(x, axes, True)
                 return _affine(y * rsqrt(reduce.mean(y * y, axes, True) + ctx.eps), weight, bias, affine)
 
             return composite_vjp(formula, (x, weight, bias), g)
-        return of(g).kernels.normalize_backward(g, xhat, rstd, weight, axes, affine, (xhat.shape[1],), True,
-                                                not ctx.training, (ctx.needs(0), ctx.needs(1), ctx.needs(2)))
+        return of(g).kernels.normalize_backward(g, x, mean, rstd, weight, axes, affine, affine[1:2], not ctx.training,
+                                                (ctx.needs(0), ctx.needs(1), ctx.needs(2)))
 
 
 def _check_parameters(name: str, x: Any, shape: tuple[int, ...], **parameters: Any) -> None:

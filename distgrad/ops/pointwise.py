@@ -113,7 +113,7 @@ hypot = binary("hypot", "hypot", da=lambda a, y: a / y, db=lambda b, y: b / y, f
 
 # -- special functions
 
-erf = unary("erf", "special.erf", d=lambda x: exp(-x * x) * (2 / math.sqrt(math.pi)))
+erf = unary("erf", "kernels.erf", d=lambda x: exp(-x * x) * (2 / math.sqrt(math.pi)))
 erfc = unary("erfc", "special.erfc", d=lambda x: exp(-x * x) * (-2 / math.sqrt(math.pi)))
 erfinv = unary("erfinv", "special.erfinv", d=lambda y: exp(y * y) * (math.sqrt(math.pi) / 2))
 lgamma = unary("lgamma", "special.gammaln", d=lambda x: digamma(x))
@@ -139,18 +139,12 @@ class _Polygamma(Function):
 
 # -- activations
 
-relu = unary("relu", lambda xp, x: xp.maximum(x, 0), d=lambda y: logical_not(y <= 0), floating=False)
-sigmoid = unary("sigmoid", lambda xp, x: _sigmoid(xp, x), d=lambda y: y * (1 - y))
+relu = unary("relu", "kernels.relu", d=lambda y: logical_not(y <= 0), floating=False)
+sigmoid = unary("sigmoid", "kernels.sigmoid", d=lambda y: y * (1 - y))
 silu = unary("silu", "kernels.silu", d=lambda x: _silu_slope(x, sigmoid(x)))
 log_sigmoid = unary("log_sigmoid", "kernels.log_sigmoid", d=lambda x: sigmoid(-x))
 _gelu_erf = unary("gelu", "kernels.gelu", d=lambda x: _normal_cdf(x) + x * exp(x * x * -0.5) * _INV_SQRT_2PI)
 _gelu_tanh = unary("gelu", "kernels.gelu_tanh", d=lambda x: _gelu_tanh_slope(x))
-
-
-def _sigmoid(xp: Any, x: Any) -> Any:
-    if x.dtype.kind == "c":
-        return 1 / (1 + xp.exp(-x))
-    return of(x).special.expit(x).astype(x.dtype, copy=False)
 
 
 def _silu_slope(x: Any, s: Any) -> Any:

@@ -20,11 +20,10 @@ __all__ = ["Dot", "MatMul", "addbmm", "addmm", "addmv", "addr", "baddbmm", "bmm"
 
 def _product(a: Any, b: Any) -> Any:
     """The raw a @ b; many matrices by one are folded into a single product."""
-    if a.dtype.itemsize == 2 and a.dtype.kind == "f":
-        return _product(a.astype("float32"), b.astype("float32")).astype(a.dtype)
+    matmul = of(a).kernels.matmul
     if a.ndim > 2 and b.ndim == 2:
-        return (a.reshape(-1, a.shape[-1]) @ b).reshape(a.shape[:-1] + b.shape[1:])
-    return a @ b
+        return matmul(a.reshape(-1, a.shape[-1]), b).reshape(a.shape[:-1] + b.shape[1:])
+    return matmul(a, b)
 
 
 class MatMul(Function):

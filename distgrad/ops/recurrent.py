@@ -36,9 +36,9 @@ class LSTMLayer(Function):
         *inputs, y, gates, cells, bent = ctx.saved
         if _recorded(g):
             return composite_vjp(lambda *args: lstm_steps(*args, ctx.reverse), tuple(inputs), g)
-        x, h0, _, w_ih, w_hh, b_ih, _, w_hr = inputs
-        return of(x).kernels.lstm_layer_backward(*g, x, h0, w_ih, w_hh, w_hr, y, gates, cells, bent, b_ih is not None,
-                                                 ctx.reverse)
+        x, h0, _, w_ih, w_hh, _, _, w_hr = inputs
+        return of(x).kernels.lstm_layer_backward(*g, x, h0, w_ih, w_hh, w_hr, y, gates, cells, bent,
+                                                 _wanted(ctx, 0, 3, 4, 5, 6), ctx.reverse)
 
 
 class GRULayer(Function):
@@ -56,8 +56,9 @@ class GRULayer(Function):
         *inputs, y, gates, inner = ctx.saved
         if _recorded(g):
             return composite_vjp(lambda *args: gru_steps(*args, ctx.reverse), tuple(inputs), g)
-        x, h0, w_ih, w_hh, b_ih, _ = inputs
-        return of(x).kernels.gru_layer_backward(*g, x, h0, w_ih, w_hh, y, gates, inner, b_ih is not None, ctx.reverse)
+        x, h0, w_ih, w_hh, _, _ = inputs
+        return of(x).kernels.gru_layer_backward(*g, x, h0, w_ih, w_hh, y, gates, inner, _wanted(ctx, 0, 2, 3, 4, 5),
+                                                ctx.reverse)
 
 
 class RNNLayer(Function):
@@ -76,14 +77,19 @@ class RNNLayer(Function):
         *inputs, y = ctx.saved
         if _recorded(g):
             return composite_vjp(lambda *args: rnn_steps(*args, ctx.nonlinearity, ctx.reverse), tuple(inputs), g)
-        x, h0, w_ih, w_hh, b_ih, _ = inputs
-        return of(x).kernels.rnn_layer_backward(*g, x, h0, w_ih, w_hh, y, b_ih is not None, ctx.nonlinearity,
-                                                ctx.reverse)
+        x, h0, w_ih, w_hh, _, _ = inputs
+        return of(x).kernels.rnn_layer_backward(*g, x, h0, w_ih, w_hh, y, _wanted(ctx, 0, 2, 3, 4, 5),
+                                                ctx.nonlinearity, ctx.reverse)
 
 
 def _recorded(g: list[Any]) -> bool:
     """Whether this backward records: then cotangents are tensors."""
     return any(isinstance(part, TensorBase) for part in g)
+
+
+def _wanted(ctx: Any, *places: int) -> tuple[bool, ...]:
+    """Which of the inputs at these places want a gradient: those of whole gemms are not computed for nothing."""
+    return tuple([ctx.needs(i) for i in places])
 
 
 def lstm(input: Any, hx: tuple[Any, Any], weights: Sequence[Any], *, num_layers: int = 1, bidirectional: bool = False,

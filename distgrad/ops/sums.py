@@ -37,6 +37,8 @@ def raw_sum(x: Any, dims: FoundDims, keepdim: bool) -> Any:
     """The raw sum, accumulated in float32 for float16."""
     if is_half(x):
         return x.sum(axis=dims, dtype="float32", keepdims=keepdim)
+    if dims is not None and not keepdim and x.dtype.kind == "f" and dims == tuple(range(len(dims))):
+        return of(x).kernels.sum_leading(x, len(dims))
     return x.sum(axis=dims, keepdims=keepdim)
 
 

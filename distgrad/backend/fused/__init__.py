@@ -21,7 +21,20 @@ from ...config import config
 __all__ = ["find"]
 
 _MODULES = {
-    "sums": ("norm_blocks", "norms_of", "mean_of_ranks", "mean_plan", "sum_of_ranks"),
+    "dropout": ("dropout", "dropout_backward"),
+    "columns": ("sum_leading",),
+    "scatter": ("index_add",),
+    "loss": ("cross_entropy", "cross_entropy_backward"),
+    "normalize": ("batch_norm", "normalize", "normalize_backward"),
+    "attention": ("attention", "attention_backward"),
+    "pointwise": ("erf", "exp", "gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "log_sigmoid",
+                  "log_sigmoid_backward", "relu_backward", "sigmoid", "sigmoid_backward", "silu", "silu_backward",
+                  "tanh", "tanh_backward"),
+    "softmax": ("log_softmax", "log_softmax_backward", "softmax", "softmax_backward"),
+    "recurrent": ("gru_layer", "gru_layer_backward", "lstm_layer", "lstm_layer_backward", "rnn_layer",
+                  "rnn_layer_backward"),
+    "sums": ("norm_blocks", "norms_of", "mean_of_ranks", "sum_of_ranks"),
+    "share": ("share_plan",),
     "update": ("adam_", "adam_plan", "sgd_", "sgd_plan"),
     "watch": ("watch_plan",),
 }

@@ -56,7 +56,7 @@ class Loop:
 
 
 _WORTH_SAYING = 1.0  # seconds
-_SOURCES = ("vectors.py", "build.py", "native.py")
+_SOURCES = ("build.py", "native.py", "tiles.py", "*vector*.py")  # what loops are made of and by
 
 _lock = threading.Lock()
 _spent = 0.0
@@ -144,6 +144,6 @@ def _store() -> Store:
     folder = Path(__file__).parent
     parts = [llvm.get_default_triple(), *_processor(), version("numba"), version("llvmlite"), sys.version]
     digest = hashlib.sha256("\n".join(parts).encode())
-    for source in _SOURCES:
-        digest.update((folder / source).read_bytes())
+    for source in sorted(path for pattern in _SOURCES for path in folder.glob(pattern)):
+        digest.update(source.read_bytes())
     return Store(f"kernels-{digest.hexdigest()[:16]}")

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..reference.norm import norm_blocks as _reference_norm
 from ..reference.norm import norms_of as _reference_norms
-from ..reference.reduce import mean_plan as _reference_plan
+from ..reference.reduce import mean_of_ranks as _reference_mean
 from ..reference.reduce import sum_of_ranks as _reference_sum
 from ._memory import NAMES as _NAMES
 from ._memory import address, addresses, alike, element
 from .native import Loop
 
-__all__ = ["mean_of_ranks", "mean_plan", "norm_blocks", "norms_of", "sum_of_ranks"]
+__all__ = ["common_dtype", "inverse_of", "mean_of_ranks", "norm_blocks", "norms_of", "sum_of_ranks"]
 
 _NORM = Loop("sums", "norm_blocks", "PNDTnn")
-_MEAN = Loop("sums", "mean_of_ranks", "PPQTnnnnnnnntt")
-_SUM = Loop("sums", "sum_of_ranks", "PTnn")
+_MEAN = Loop("ranks", "mean_of_ranks", "PPQTnnnnnnnntt")
+_SUM = Loop("ranks", "sum_of_ranks", "PTnn")
 _WIDTH = 32  # of vectors, as in `vectors`, which needs numba
 _SMALLEST = 2.0 ** -64  # powers of two from here to its inverse have an exact inverse in every dtype
 
@@ -52,32 +52,31 @@ def mean_of_ranks(flats: Sequence[Any], partials: Sequence[Any], grid: int, divi
 
     Compiled where all gradients, sums and means have one dtype.
     """
-    mean_plan(flats, partials, grid, sums, outs)(divisor, more)
-
-
-def mean_plan(flats: Sequence[Any], partials: Sequence[Any], grid: int, sums: Any = None,
-              outs: Sequence[Any] | None = None) -> Callable[[float, bool], None]:
-    """As the reference: `mean_of_ranks` with its arguments checked and their addresses taken once."""
     targets = flats if outs is None else outs
+    dtype = common_dtype(flats, targets, partials, sums, grid)
+    loop = _MEAN(dtype) if type(divisor) in (int, float) else None
+    if loop is None:
+        _reference_mean(np, flats, partials, grid, divisor, sums, more, outs)
+        return
+    exact, inverse = inverse_of(divisor)
+    loop(addresses(flats), addresses(targets), addresses(partials), address(flats[0] if sums is None else sums),
+         len(flats), len(targets), len(partials), sums is not None, more, flats[0].size, grid, exact, divisor, inverse)
+
+
+def common_dtype(flats: Sequence[Any], targets: Sequence[Any], partials: Sequence[Any], sums: Any,
+                 grid: int) -> str | None:
+    """The dtype for which a reduction of these arrays is compiled, if it is."""
     arrays = [*flats, *targets] if sums is None else [*flats, *targets, sums]
-    dtype = element(flats[0])
-    size = flats[0].size
-    blocks = size // grid
-    if dtype is None or not alike(arrays) or not alike(partials) or partials[0].dtype != np.float64 \
-            or partials[0].size != blocks or size != blocks * grid \
-            or (loop := _MEAN(dtype)) is None:
-        return _reference_plan(np, flats, partials, grid, sums, outs)
-    if not blocks:
-        return lambda divisor, more: None
-    pointers = (addresses(flats), addresses(targets), addresses(partials), address(flats[0] if sums is None else sums),
-                len(flats), len(targets), len(partials), sums is not None)
+    blocks, rest = divmod(flats[0].size, grid)
+    fits = not rest and alike(arrays) and alike(partials) and partials[0].dtype == np.float64 \
+        and partials[0].size == blocks
+    return element(flats[0]) if fits else None
 
-    def run(divisor: float, more: bool) -> None:
-        exact = math.frexp(divisor)[0] == 0.5 and _SMALLEST <= divisor <= 1 / _SMALLEST
-        loop(*pointers, more, size, grid, exact, divisor, 1 / divisor if exact else 0)
 
-    run.keeps = (flats, targets, partials)  # type: ignore[attr-defined]  # what the addresses point to
-    return run
+def inverse_of(divisor: float) -> tuple[bool, float]:
+    """Whether times the inverse has the bits of a division, and the inverse."""
+    exact = math.frexp(divisor)[0] == 0.5 and _SMALLEST <= divisor <= 1 / _SMALLEST
+    return exact, 1 / divisor if exact else 0.0
 
 
 def sum_of_ranks(flats: Sequence[Any], out: Any, grid: int) -> None:

@@ -1,12 +1,14 @@
-"""exp, tanh and the logistic function of short vectors: polynomials of our own, for no library from the index has them.
+"""exp, tanh, log, erf and their kin of short vectors: polynomials of our own, for no library from the index has them.
 
-Each is a few multiplications and additions without a branch. Polynomials interpolate at Chebyshev nodes;
-rounding in between gives at most 2 units in the last place (3 for the logistic function, which is 0 where it would
-be below the normal numbers). NaN stays NaN, and what leaves the range becomes 0 or inf as the exact function would.
+Each is a few multiplications and additions without a branch. Polynomials, and quotients of two, interpolate at
+Chebyshev nodes; rounding in between gives at most 2 units in the last place (3 for the logistic function, which is
+0 where it would be below the normal numbers). NaN stays NaN, and what leaves the range becomes 0 or inf as the exact
+function would.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +18,7 @@ from numba.extending import intrinsic
 
 from .vectors import WIDTH
 
-__all__ = ["exp", "sigmoid", "tanh"]
+__all__ = ["Emit", "erf", "exp", "log", "of_one", "sigmoid", "tanh"]
 
 # exp(r) = 1 + r + r^2 * P(r) for |r| <= ln(2) / 2
 _EXP = {
@@ -35,6 +37,35 @@ _TANH = {
          2.5804555218366373e-06),
 }
 _TANH_SMALL = 0.625
+# P(X > x) = e^(-x^2 / 2) * N(x) / D(x) for a normal X and x >= 0: nodes are evenly spread in x / (x + 3), x / (x + 4)
+_TAIL_ABOVE = {
+    32: (0.5, 0.4375936985015869, 0.1826702207326889, 0.04042960703372955, 0.004082358442246914),
+    64: (0.5, 0.8264390116762824, 0.677233305206694, 0.3554710849740133, 0.1311071375110668, 0.03534107463999677,
+         0.007041273528835195, 0.001025071569350438, 0.00010474310614534726, 6.8301227250702235e-06,
+         2.1841939157224647e-07),
+}
+_TAIL_BELOW = {
+    32: (1.0, 1.673072338104248, 1.200255036354065, 0.46796804666519165, 0.10134848952293396, 0.010232835076749325),
+    64: (1.0, 2.4507625841554304, 2.8098922385043354, 1.9934920327604, 0.97465321348953, 0.3457670766572471,
+         0.09112216947098654, 0.017911312346517043, 0.00258659395820462, 0.0002630995276560322, 1.7120578741890866e-05,
+         5.474962226425645e-07),
+}
+_TAIL_LAST = {32: 14.5, 64: 39.0}  # from here it is 0
+# erf(x) = x + x * P(x^2) for |x| <= 1
+_ERF = {
+    32: (0.12837916612625122, -0.3761262595653534, 0.11283594369888306, -0.02685421146452427, 0.005189087241888046,
+         -0.000801686430349946, 7.875874871388078e-05),
+    64: (0.1283791670955126, -0.3761263890318375, 0.11283791670954879, -0.026866170645076792, 0.0052239776248180145,
+         -0.000854832698083379, 0.0001205533111164271, -1.4925595266831182e-05, 1.6461000484121368e-06,
+         -1.6350312701054695e-07, 1.4659775274047436e-08, -1.1372848856791674e-09, 5.957176147748911e-11),
+}
+# log((1 + s) / (1 - s)) = 2 * s + s^3 * P(s^2) for |s| <= 1 / 3
+_LOG = {
+    32: (0.6666666865348816, 0.3999970555305481, 0.285923570394516, 0.2170657515525818, 0.23224329948425293),
+    64: (0.6666666666666666, 0.40000000000014585, 0.2857142856710876, 0.22222222717427864, 0.18181789436132859,
+         0.15385570064958623, 0.13314144209654935, 0.12001072809590713, 0.08800738486144674, 0.1616404561194353),
+}
+_SQRT_HALF = {32: 0x3F3504F3, 64: 0x3FE6A09E667F3BCD}  # its bits
 _LOG2_E = 1.4426950408889634
 _LN_2 = {32: (0.693359375, -0.00021219444005469057), 64: (0.6931471803691238, 1.9082149292705877e-10)}  # high, low
 _ROUND = {32: 12582912.0, 64: 6755399441055744.0}  # 1.5 * 2^23, 1.5 * 2^52: adding it rounds to a whole number
@@ -95,8 +126,8 @@ class Emit:
         """e^x = 2^n * e^r, with n = round(x / ln 2)."""
         builder, bits = self.builder, self.bits
         largest, smallest, magic = self.number(_LARGEST[bits]), self.number(_SMALLEST[bits]), self.number(_ROUND[bits])
-        inside = self.choose("<", x, largest, x, largest)
-        inside = self.choose(">", inside, smallest, inside, smallest)
+        inside = self.choose(">", x, largest, largest, x)
+        inside = self.choose("<", inside, smallest, smallest, inside)  # NaN stays, and goes through all that follows
         shifted = builder.fadd(builder.fmul(inside, self.number(_LOG2_E)), magic)
         n = builder.fsub(shifted, magic)
         high, low = _LN_2[bits]
@@ -109,7 +140,7 @@ class Emit:
         for part in (half, builder.sub(power, half)):
             exponent = builder.shl(builder.add(part, self.integer(_BIAS[bits])), self.integer(_MANTISSA[bits]))
             value = builder.fmul(value, builder.bitcast(exponent, self.kind))
-        return builder.select(builder.fcmp_unordered("uno", x, x), x, value)
+        return value
 
     def tanh(self, x: Any) -> Any:
         """A polynomial near 0, else 1 - 2 / (e^2|x| + 1)."""
@@ -126,18 +157,67 @@ class Emit:
         one = self.number(1.0)
         return self.builder.fdiv(one, self.builder.fadd(self.exp(self.builder.fneg(x)), one))
 
+    def normal(self, x: Any) -> tuple[Any, Any]:
+        """(P(X <= x), e^(-x^2 / 2)) for a normal X of mean 0 and variance 1."""
+        one, last = self.number(1.0), self.number(_TAIL_LAST[self.bits])
+        size = self.absolute(x)
+        size = self.choose(">", size, last, last, size)
+        e = self.exp(self.multiply(self.multiply(size, size), self.number(-0.5)))
+        quotient = self.builder.fdiv(self.polynomial(size, _TAIL_ABOVE[self.bits]),
+                                     self.polynomial(size, _TAIL_BELOW[self.bits]))
+        tail = self.builder.fmul(e, quotient)
+        return self.choose(">=", x, self.number(0.0), self.builder.fsub(one, tail), tail), e
 
-def _function(name: str) -> Any:
+    def erf(self, x: Any) -> Any:
+        """A polynomial near 0, else by the normal distribution."""
+        size = self.absolute(x)
+        near = self.polynomial(self.multiply(x, x), _ERF[self.bits])
+        near = self.add(self.multiply(size, near), size)
+        below, _ = self.normal(self.multiply(size, self.number(math.sqrt(2))))
+        far = self.builder.fsub(self.builder.fadd(below, below), self.number(1.0))
+        return self.with_sign(self.choose("<=", size, self.number(1.0), near, far), x)
+
+    def log(self, x: Any) -> Any:
+        """Of normal numbers: k ln 2 + log(m), where x = 2^k * m and m is in [sqrt(1/2), sqrt(2)]."""
+        builder, one, magic = self.builder, self.number(1.0), self.number(_ROUND[self.bits])
+        bits, begin = builder.bitcast(x, self.whole), self.integer(_SQRT_HALF[self.bits])
+        exponent = builder.ashr(builder.sub(bits, begin), self.integer(_MANTISSA[self.bits]))
+        m = builder.sub(bits, builder.shl(exponent, self.integer(_MANTISSA[self.bits])))
+        k = builder.bitcast(builder.add(exponent, builder.bitcast(magic, self.whole)), self.kind)
+        k = builder.fsub(k, magic)
+        m = builder.bitcast(m, self.kind)
+        high, low = _LN_2[self.bits]
+        value = self._log_of_ratio(builder.fsub(m, one), builder.fadd(m, one), self.multiply(k, self.number(low)))
+        value = self.add(self.multiply(k, self.number(high)), value)
+        return builder.select(builder.fcmp_unordered("uno", x, x), x, value)
+
+    def log1p(self, x: Any) -> Any:
+        """log(1 + x) for x in [0, 1]."""
+        return self._log_of_ratio(x, self.builder.fadd(x, self.number(2.0)), self.number(0.0))
+
+    def _log_of_ratio(self, difference: Any, total: Any, more: Any) -> Any:
+        """log(a / b) + more, of a - b and a + b."""
+        s = self.builder.fdiv(difference, total)
+        square = self.multiply(s, s)
+        value = self.add(self.multiply(self.multiply(s, square), self.polynomial(square, _LOG[self.bits])), more)
+        return self.add(self.builder.fadd(s, s), value)
+
+
+def of_one(emit: type[Emit], name: str) -> Any:
+    """A method of `emit` as a function of one vector, for loops."""
+
     def typed(typing: Any, x: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return getattr(Emit(builder, x.element), name)(*arguments)
+            return getattr(emit(builder, x.element), name)(*arguments)
 
         return x(x), code
 
-    typed.__doc__ = getattr(Emit, name).__doc__
+    typed.__doc__ = getattr(emit, name).__doc__
     return intrinsic(typed)
 
 
-exp = _function("exp")
-tanh = _function("tanh")
-sigmoid = _function("sigmoid")
+exp = of_one(Emit, "exp")
+tanh = of_one(Emit, "tanh")
+sigmoid = of_one(Emit, "sigmoid")
+erf = of_one(Emit, "erf")
+log = of_one(Emit, "log")

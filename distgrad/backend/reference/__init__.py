@@ -13,8 +13,8 @@ from ._register import REGISTRY
 
 __all__ = ["find"]
 
-_MODULES = ("pointwise", "softmax", "linear", "loss", "normalize", "convolve", "pool", "recurrent", "dropout",
-            "reduce", "scatter", "update", "norm", "watch", "bfloat16", "attention")
+_MODULES = ("pointwise", "softmax", "linear", "loss", "normalize", "columns", "convolve", "pool", "recurrent",
+            "dropout", "reduce", "scatter", "update", "norm", "watch", "bfloat16", "attention")
 
 
 def find(name: str) -> Callable[..., Any]:

@@ -1,43 +1,52 @@
-"""The affine map of a layer, forward and backward, with the gemm's orientation chosen by shape.
+"""Products of matrices, and the affine map of a layer forward and backward.
 
-[Note: weights on the left] BLAS libraries are up to twice as fast on W @ x.T as on x @ W.T when the
-batch is small: the long side should be the rows of the product. The result is then a transposed view.
+Every product passes through the kernel `matmul`, which a backend overrides with its best BLAS; here it is the
+array library's own. Results lie in memory row by row.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from ..base import of
 from ._register import kernel
 
-__all__ = ["SMALL_BATCH", "linear", "linear_grad_input", "linear_grad_weight"]
-
-SMALL_BATCH = 128  # rows of x up to which the weights stand on the left
+__all__ = ["linear", "linear_grad_input", "linear_grad_weight", "matmul"]
 
 
-def _product(xp: Any, rows: Any, matrix: Any) -> Any:
-    """rows @ matrix, computed as (matrix.T @ rows.T).T for few rows."""
-    if rows.shape[0] <= SMALL_BATCH and rows.shape[0] < matrix.shape[1]:
-        return xp.matmul(matrix.T, rows.T).T
-    return xp.matmul(rows, matrix)
+@kernel
+def matmul(xp: Any, a: Any, b: Any, out: Any = None) -> Any:
+    """a @ b for matrices (..., m, k) and (..., k, n), batches of which broadcast; into `out` if given."""
+    if a.dtype.char != "e":
+        return xp.matmul(a, b) if out is None else xp.matmul(a, b, out=out)
+    y = xp.matmul(a.astype("float32"), b.astype("float32"))  # no BLAS multiplies float16
+    if out is None:
+        return y.astype(a.dtype)
+    out[...] = y
+    return out
+
+
+def _rows(x: Any) -> Any:
+    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
 
 
 @kernel
 def linear(xp: Any, x: Any, weight: Any, bias: Any) -> Any:
     """x @ weight.T + bias for x (..., in), weight (out, in), bias (out,) or None."""
-    y = _product(xp, x.reshape(-1, x.shape[-1]), weight.T)
+    y = of(x).kernels.matmul(_rows(x), weight.T)
     if bias is not None:
-        y += bias
-    return y.reshape(*x.shape[:-1], weight.shape[0])
+        xp.add(y, bias, out=y)
+    return y if x.ndim == 2 else y.reshape(*x.shape[:-1], weight.shape[0])
 
 
 @kernel
 def linear_grad_input(xp: Any, g: Any, weight: Any) -> Any:
     """g @ weight for g (..., out)."""
-    return _product(xp, g.reshape(-1, g.shape[-1]), weight).reshape(*g.shape[:-1], weight.shape[1])
+    gx = of(g).kernels.matmul(_rows(g), weight)
+    return gx if g.ndim == 2 else gx.reshape(*g.shape[:-1], weight.shape[1])
 
 
 @kernel
 def linear_grad_weight(xp: Any, g: Any, x: Any) -> Any:
     """g.T @ x over all rows: (out, in), in the weight's own memory order."""
-    return xp.matmul(g.reshape(-1, g.shape[-1]).T, x.reshape(-1, x.shape[-1]))
+    return of(g).kernels.matmul(_rows(g).T, _rows(x))

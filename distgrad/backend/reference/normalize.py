@@ -2,7 +2,8 @@
 
 Layer, group and batch norm differ only in the axes over which they average and in how weight and
 bias broadcast. The variance is the mean of squared deviations, never E[x^2] - E[x]^2, which cancels.
-Forward returns (y, xhat, rstd): the normalised values and 1 / standard deviation, for backward.
+Forward returns (y, mean, rstd), with 1 / standard deviation as rstd: from these and x backward makes the
+normalised values again, which saves their memory. A mean of None stands for 0.
 """
 
 from __future__ import annotations
@@ -12,17 +13,16 @@ from typing import Any
 from ._register import kernel
 from ._wide import wide
 
-__all__ = ["batch_norm", "normalize", "normalize_backward"]
+__all__ = ["batch_norm", "move", "normalize", "normalize_backward"]
 
 
-def _affine(xp: Any, xhat: Any, weight: Any, bias: Any) -> Any:
-    """xhat * weight + bias, either of them optional; never xhat's own memory."""
-    if weight is None:
-        return xhat.copy() if bias is None else xhat + bias
-    y = xhat * weight
+def _affine(xhat: Any, weight: Any, bias: Any, affine: tuple[int, ...]) -> Any:
+    """xhat * weight + bias, either of them optional, in xhat's memory."""
+    if weight is not None:
+        xhat *= weight.reshape(affine)
     if bias is not None:
-        y += bias
-    return y
+        xhat += bias.reshape(affine)
+    return xhat
 
 
 @kernel
@@ -35,15 +35,24 @@ def normalize(xp: Any, x: Any, weight: Any, bias: Any, eps: float, axes: tuple[i
         centered: False leaves the mean alone (RMS norm).
     """
     w = wide(x)
-    if centered and w.size:
-        xhat = w - w.mean(axis=axes, keepdims=True)
-    else:
-        xhat = w.copy()
-    rstd = 1 / xp.sqrt((xhat * xhat).mean(axis=axes, keepdims=True) + eps) if w.size else w.sum(axes, keepdims=True)
+    if not w.size:
+        nothing = w.sum(axes, keepdims=True)
+        return x.copy(), nothing if centered else None, nothing
+    mean = w.mean(axis=axes, keepdims=True) if centered else None
+    xhat = w.copy() if mean is None else w - mean
+    rstd = 1 / xp.sqrt((xhat * xhat).mean(axis=axes, keepdims=True) + eps)
     xhat *= rstd
-    y = _affine(xp, xhat, None if weight is None else weight.reshape(affine),
-                None if bias is None else bias.reshape(affine))
-    return y.astype(x.dtype, copy=False), xhat, rstd
+    return _affine(xhat, weight, bias, affine).astype(x.dtype, copy=False), mean, rstd
+
+
+def move(running_mean: Any, running_var: Any, mean: Any, var: Any, momentum: float, count: int) -> None:
+    """running = (1 - momentum) * running + momentum * observed, with the unbiased variance of `count` values."""
+    if running_mean is not None:
+        running_mean *= 1 - momentum
+        running_mean += momentum * mean
+    if running_var is not None:
+        running_var *= 1 - momentum
+        running_var += (momentum * count / max(count - 1, 1)) * var
 
 
 @kernel
@@ -51,40 +60,30 @@ def batch_norm(xp: Any, x: Any, weight: Any, bias: Any, running_mean: Any, runni
                momentum: float, training: bool) -> tuple[Any, Any, Any]:
     """Per channel (dimension 1), over all other dimensions. In training the running statistics move.
 
-    running = (1 - momentum) * running + momentum * observed, with the unbiased variance; without
-    training they are what x is normalised by.
+    Without training they are what x is normalised by.
     """
     w = wide(x)
     axes = (0, *range(2, x.ndim))
     affine = (1, x.shape[1], *(1,) * (x.ndim - 2))
+    mean = w.mean(axis=axes) if training else running_mean.copy()  # which will have moved when backward comes
+    xhat = w - mean.reshape(affine)
     if training:
-        mean = w.mean(axis=axes)
-        xhat = w - mean.reshape(affine)
         var = (xhat * xhat).mean(axis=axes)
-        count = x.size // x.shape[1] if x.size else 0
-        if running_mean is not None:
-            running_mean *= 1 - momentum
-            running_mean += momentum * mean
-        if running_var is not None:
-            running_var *= 1 - momentum
-            running_var += (momentum * count / max(count - 1, 1)) * var
+        move(running_mean, running_var, mean, var, momentum, x.size // x.shape[1] if x.size else 0)
     else:
-        xhat = w - running_mean.reshape(affine)
         var = running_var
     rstd = (1 / xp.sqrt(var + eps)).astype(w.dtype, copy=False).reshape(affine)
     xhat *= rstd
-    y = _affine(xp, xhat, None if weight is None else weight.reshape(affine),
-                None if bias is None else bias.reshape(affine))
-    return y.astype(x.dtype, copy=False), xhat, rstd
+    return _affine(xhat, weight, bias, affine).astype(x.dtype, copy=False), mean.reshape(affine), rstd
 
 
 @kernel
-def normalize_backward(xp: Any, g: Any, xhat: Any, rstd: Any, weight: Any, axes: tuple[int, ...],
-                       affine: tuple[int, ...], shape: tuple[int, ...], centered: bool, fixed: bool,
+def normalize_backward(xp: Any, g: Any, x: Any, mean: Any, rstd: Any, weight: Any, axes: tuple[int, ...],
+                       affine: tuple[int, ...], shape: tuple[int, ...], fixed: bool,
                        needs: tuple[bool, bool, bool]) -> tuple[Any, Any, Any]:
     """Gradients of x, weight and bias, None where not needed.
 
-    With gh = g * weight: gx = rstd * (gh - mean(gh) - xhat * mean(gh * xhat)).
+    With gh = g * weight: gx = rstd * (gh - mean(gh) - xhat * mean(gh * xhat)), where the mean was subtracted.
 
     Args:
         affine, shape: the broadcasting shape of weight and bias, and their own.
@@ -94,11 +93,13 @@ def normalize_backward(xp: Any, g: Any, xhat: Any, rstd: Any, weight: Any, axes:
     g = wide(g)
     others = tuple(i for i, n in enumerate(affine) if n == 1)
     gx = gw = gb = None
+    if needs[1] or (needs[0] and not fixed):
+        xhat = wide(x) * rstd if mean is None else (wide(x) - mean) * rstd
     if needs[0]:
         gx = g.copy() if weight is None else g * weight.reshape(affine)
         if not fixed and gx.size:
             along = (gx * xhat).mean(axis=axes, keepdims=True)
-            if centered:
+            if mean is not None:
                 gx -= gx.mean(axis=axes, keepdims=True)
             gx -= xhat * along
         gx *= rstd

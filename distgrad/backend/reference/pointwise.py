@@ -1,4 +1,4 @@
-"""Activations that are more than one call of xp."""
+"""Elementwise functions that are more than one call of xp."""
 
 from __future__ import annotations
 
@@ -8,7 +8,27 @@ from typing import Any
 from ..base import of
 from ._register import kernel
 
-__all__ = ["gelu", "gelu_tanh", "log_sigmoid", "silu"]
+__all__ = ["erf", "gelu", "gelu_tanh", "log_sigmoid", "relu", "sigmoid", "silu"]
+
+
+@kernel
+def erf(xp: Any, x: Any) -> Any:
+    """The error function, in x's dtype."""
+    return of(x).special.erf(x).astype(x.dtype, copy=False)
+
+
+@kernel
+def sigmoid(xp: Any, x: Any) -> Any:
+    """1 / (1 + exp(-x))."""
+    if x.dtype.kind == "c":
+        return 1 / (1 + xp.exp(-x))
+    return of(x).special.expit(x).astype(x.dtype, copy=False)
+
+
+@kernel
+def relu(xp: Any, x: Any) -> Any:
+    """max(x, 0)."""
+    return xp.maximum(x, 0)
 
 
 @kernel

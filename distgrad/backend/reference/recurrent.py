@@ -1,77 +1,72 @@
 """Whole sequences through one recurrent layer in one direction, forward and backward through time.
 
-[Note: layout] Inside, time comes first and the batch last: gates are (time, gates * hidden, batch) and
-a state is (hidden, batch), so the product of each step has its weights on the left and every gate is
-one block of memory. The input's product for all steps is one gemm, and so is each weight's gradient.
-A sequence that runs backwards is turned round before and after.
+[Note: layout] Time comes first, then the batch, in the caller's order also where the sequence runs
+backwards: gates are (time, batch, gates * hidden). So the input's product for all steps is one gemm that
+writes them where they stay, each weight's gradient is one that reads them there, and nothing is turned.
 
 Sizes: T steps, B samples, I inputs, H hidden, P outputs (H without projection).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..base import of
 from ._register import kernel
 
-__all__ = ["gru_layer", "gru_layer_backward", "lstm_layer", "lstm_layer_backward", "rnn_layer", "rnn_layer_backward"]
+__all__ = ["gru_layer", "gru_layer_backward", "lstm_layer", "lstm_layer_backward", "rnn_layer", "rnn_layer_backward",
+           "last", "or_zeros", "states_before", "total_bias", "weight_gradients"]
 
 
-def _input_product(xp: Any, x: Any, weight: Any, *biases: Any) -> Any:
-    """weight @ x_t + biases for all steps: x (T, B, I) and weight (G, I) give (T, G, B)."""
-    steps, batch, _ = x.shape
-    z = xp.matmul(weight, x.reshape(steps * batch, -1).T).reshape(-1, steps, batch).transpose(1, 0, 2)
-    out = xp.empty(z.shape, z.dtype)
-    bias = None
-    for b in biases:
-        if b is not None:
-            bias = b if bias is None else bias + b
-    if bias is None:
-        out[...] = z
+def total_bias(b_ih: Any, b_hh: Any) -> Any:
+    """The sum of both biases, or None where a layer has none."""
+    return None if b_ih is None else b_ih + b_hh
+
+
+def _in_order(steps: int, reverse: bool) -> range:
+    """The steps as a sequence runs through them."""
+    return range(steps - 1, -1, -1) if reverse else range(steps)
+
+
+def last(y: Any, reverse: bool) -> Any:
+    """The state after the last step that ran, as a copy."""
+    return y[0 if reverse else -1].copy()
+
+
+def states_before(xp: Any, y: Any, h0: Any, reverse: bool) -> Any:
+    """The state that each step started from, (T, B, P), of the outputs and the first state."""
+    out = xp.empty(y.shape, y.dtype)
+    if reverse:
+        out[:-1], out[-1] = y[1:], h0
     else:
-        xp.add(z, bias[:, None], out=out)
+        out[1:], out[0] = y[:-1], h0
     return out
 
 
-def _rows(xp: Any, d: Any) -> Any:
-    """(T, G, B) as one matrix (G, T * B) for the products over all steps."""
-    return xp.ascontiguousarray(d.transpose(1, 0, 2)).reshape(d.shape[1], -1)
+def or_zeros(xp: Any, g: Any, like: Any) -> Any:
+    """A cotangent as an array of its own, zeros where none arrived."""
+    return xp.zeros(like.shape, like.dtype) if g is None else g.astype(like.dtype, order="C")
 
 
-def _before(xp: Any, states: Any, h0: Any) -> Any:
-    """The state that each step started from, (T * B, P), from the steps' results (T, B, P)."""
-    out = xp.empty(states.shape, states.dtype)
-    out[:1] = h0
-    out[1:] = states[:-1]
-    return out.reshape(-1, states.shape[2])
+def weight_gradients(dx: Any, dh: Any, x: Any, before: Any, w_ih: Any, wanted: Sequence[bool]) -> tuple[Any, ...]:
+    """Gradients of x, w_ih, w_hh, b_ih, b_hh from those of the gates; None for what is not wanted.
 
-
-def _turned(x: Any, reverse: bool) -> Any:
-    return x[::-1] if reverse else x
-
-
-def _sequence(xp: Any, hidden: Any, reverse: bool) -> tuple[Any, Any]:
-    """States (T, P, B) as the output (T, B, P), and the last step's (B, P): copies even where B or P is 1."""
-    y = hidden.transpose(0, 2, 1)
-    return _turned(y, reverse).copy(), y[-1].copy()
-
-
-def _or_zeros(xp: Any, g: Any, like: Any) -> Any:
-    """A cotangent (B, H) as (H, B) of its own, zeros where none arrived."""
-    return xp.zeros(like.T.shape, like.dtype) if g is None else xp.ascontiguousarray(g.T) + 0
-
-
-def _weight_gradients(xp: Any, dx: Any, dh: Any, x: Any, before: Any, w_ih: Any,
-                      biased: bool) -> tuple[Any, Any, Any, Any, Any]:
-    """Gradients of x, w_ih, w_hh, b_ih, b_hh from what the gates got: from the input's side and the state's."""
-    steps, batch, width = x.shape
-    on_input = _rows(xp, dx)
-    on_state = on_input if dh is dx else _rows(xp, dh)
-    gx = xp.matmul(on_input.T, w_ih).reshape(steps, batch, width)
-    gb_ih = on_input.sum(axis=1) if biased else None
-    gb_hh = (gb_ih.copy() if dh is dx else on_state.sum(axis=1)) if biased else None
-    return (gx, xp.matmul(on_input, x.reshape(steps * batch, width)), xp.matmul(on_state, before), gb_ih, gb_hh)
+    Args:
+        dx, dh: on the input's side and on the state's, (T, B, G); one and the same where they do not differ.
+        before: the state that each step started from, (T, B, P).
+    """
+    kernels = of(x).kernels
+    gb_ih = dx.reshape(-1, dx.shape[2]).sum(axis=0) if wanted[3] else None
+    if not wanted[4]:
+        gb_hh = None
+    elif dh is dx and gb_ih is not None:
+        gb_hh = gb_ih.copy()
+    else:
+        gb_hh = dh.reshape(-1, dh.shape[2]).sum(axis=0)
+    return (kernels.linear_grad_input(dx, w_ih) if wanted[0] else None,
+            kernels.linear_grad_weight(dx, x) if wanted[1] else None,
+            kernels.linear_grad_weight(dh, before) if wanted[2] else None, gb_ih, gb_hh)
 
 
 @kernel
@@ -82,60 +77,60 @@ def lstm_layer(xp: Any, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: An
     c = f * c + i * g;  h = o * tanh(c), through w_hr (P, H) if given.
 
     Returns:
-        (y, h, c, gates, cells, bent): the outputs (T, B, P), the last states, and for backward the
-        gates (T, 4H, B), the cells (T + 1, H, B) and tanh of the new ones (T, H, B).
+        (y, h, c, gates, cells, bent): the outputs (T, B, P), the last states, and for backward the gates
+        (T, B, 4H), the cells (T + 1, B, H), of which a step reads one and writes the next in its
+        direction, and tanh of the new ones (T, B, H).
     """
-    x = _turned(x, reverse)
     steps, batch = x.shape[:2]
     size = w_ih.shape[0] // 4
-    gates = _input_product(xp, x, w_ih, b_ih, b_hh)
-    cells = xp.empty((steps + 1, size, batch), gates.dtype)
-    bent = xp.empty((steps, size, batch), gates.dtype)
-    hidden = xp.empty((steps, w_hh.shape[1], batch), gates.dtype)
-    scratch = xp.empty((size, batch), gates.dtype)
-    expit = of(x).special.expit
-    cells[0] = c0.T
-    h = xp.ascontiguousarray(h0.T)
-    for t in range(steps):
-        z = gates[t]
-        z += xp.matmul(w_hh, h)
-        expit(z[:2 * size], out=z[:2 * size])
-        xp.tanh(z[2 * size:3 * size], out=z[2 * size:3 * size])
-        expit(z[3 * size:], out=z[3 * size:])
-        c = cells[t + 1]
-        xp.multiply(z[size:2 * size], cells[t], out=c)
-        c += xp.multiply(z[:size], z[2 * size:3 * size], out=scratch)
+    linear, expit = of(x).kernels.linear, of(x).special.expit
+    gates = linear(x, w_ih, total_bias(b_ih, b_hh))
+    cells = xp.empty((steps + 1, batch, size), gates.dtype)
+    bent = xp.empty((steps, batch, size), gates.dtype)
+    y = xp.empty((steps, batch, w_hh.shape[1]), gates.dtype)
+    scratch = xp.empty((batch, size), gates.dtype)
+    cells[steps if reverse else 0] = c0
+    h = h0
+    for t in _in_order(steps, reverse):
+        z, c = gates[t], cells[t + (not reverse)]
+        z += linear(h, w_hh, None)
+        expit(z[:, :2 * size], out=z[:, :2 * size])
+        xp.tanh(z[:, 2 * size:3 * size], out=z[:, 2 * size:3 * size])
+        expit(z[:, 3 * size:], out=z[:, 3 * size:])
+        xp.multiply(z[:, size:2 * size], cells[t + reverse], out=c)
+        c += xp.multiply(z[:, :size], z[:, 2 * size:3 * size], out=scratch)
         xp.tanh(c, out=bent[t])
-        h = hidden[t]
+        h = y[t]
         if w_hr is None:
-            xp.multiply(z[3 * size:], bent[t], out=h)
+            xp.multiply(z[:, 3 * size:], bent[t], out=h)
         else:
-            xp.matmul(w_hr, xp.multiply(z[3 * size:], bent[t], out=scratch), out=h)
-    y, last = _sequence(xp, hidden, reverse)
-    return y, last, cells[-1].T.copy(), gates, cells, bent
+            h[...] = linear(xp.multiply(z[:, 3 * size:], bent[t], out=scratch), w_hr, None)
+    return y, last(y, reverse), last(cells, reverse), gates, cells, bent
 
 
 @kernel
 def lstm_layer_backward(xp: Any, gy: Any, gh: Any, gc: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, w_hr: Any, y: Any,
-                        gates: Any, cells: Any, bent: Any, biased: bool, reverse: bool) -> tuple[Any, ...]:
-    """Gradients of (x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr); cotangents of y, h, c may be None."""
-    x, y = _turned(x, reverse), _turned(y, reverse)
-    gy = None if gy is None else _turned(gy, reverse)
-    steps, size = bent.shape[:2]
+                        gates: Any, cells: Any, bent: Any, wanted: Sequence[bool], reverse: bool) -> tuple[Any, ...]:
+    """Gradients of (x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr); cotangents of y, h, c may be None.
+
+    Args:
+        wanted: whether to compute those of x, w_ih, w_hh, b_ih and b_hh.
+    """
+    steps, batch, size = bent.shape
+    kernels = of(x).kernels
     dgates = xp.empty(gates.shape, gates.dtype)
-    projected = None if w_hr is None else xp.empty((steps, w_hr.shape[0], x.shape[1]), gates.dtype)
-    scratch = xp.empty(bent.shape[1:], gates.dtype)
-    dh = _or_zeros(xp, gh, h0)
-    dc = xp.zeros(scratch.shape, gates.dtype) if gc is None else xp.ascontiguousarray(gc.T) + 0
-    for t in range(steps - 1, -1, -1):
+    projected = None if w_hr is None else xp.empty(y.shape, gates.dtype)
+    scratch = xp.empty((batch, size), gates.dtype)
+    dh, dc = or_zeros(xp, gh, h0), or_zeros(xp, gc, bent[0])
+    for t in _in_order(steps, not reverse):
         if gy is not None:
-            dh += gy[t].T
+            dh += gy[t]
         dm = dh
         if w_hr is not None:
             projected[t] = dh
-            dm = xp.matmul(w_hr.T, dh)
-        i, f, g, o = gates[t].reshape(4, size, -1)
-        di, df, dg, do = dgates[t].reshape(4, size, -1)
+            dm = kernels.linear_grad_input(dh, w_hr)
+        i, f, g, o = (gates[t, :, k * size:(k + 1) * size] for k in range(4))
+        di, df, dg, do = (dgates[t, :, k * size:(k + 1) * size] for k in range(4))
         tanh_c = bent[t]
         # do = dm * tanh(c) * o * (1 - o);  dc += dm * o * (1 - tanh(c)^2)
         xp.multiply(dm, o, out=scratch)
@@ -148,7 +143,7 @@ def lstm_layer_backward(xp: Any, gy: Any, gh: Any, gc: Any, x: Any, h0: Any, w_i
         # df = dc * c_before * f * (1 - f), and likewise di; dg = dc * i * (1 - g^2)
         xp.subtract(1, f, out=df)
         df *= f
-        df *= cells[t]
+        df *= cells[t + reverse]
         df *= dc
         xp.subtract(1, i, out=di)
         di *= i
@@ -159,14 +154,11 @@ def lstm_layer_backward(xp: Any, gy: Any, gh: Any, gc: Any, x: Any, h0: Any, w_i
         dg *= i
         dg *= dc
         dc *= f
-        dh = xp.matmul(w_hh.T, dgates[t])
-    gx, gw_ih, gw_hh, gb_ih, gb_hh = _weight_gradients(xp, dgates, dgates, x, _before(xp, y, h0), w_ih, biased)
-    gw_hr = None
-    if w_hr is not None:
-        unprojected = gates[:, 3 * size:] * bent
-        gw_hr = xp.matmul(_rows(xp, projected), _rows(xp, unprojected).T)
-    return (_turned(gx, reverse), xp.ascontiguousarray(dh.T), xp.ascontiguousarray(dc.T), gw_ih, gw_hh, gb_ih, gb_hh,
-            gw_hr)
+        dh = kernels.linear_grad_input(dgates[t], w_hh)
+    before = states_before(xp, y, h0, reverse)
+    gx, gw_ih, gw_hh, gb_ih, gb_hh = weight_gradients(dgates, dgates, x, before, w_ih, wanted)
+    gw_hr = None if w_hr is None else kernels.linear_grad_weight(projected, gates[..., 3 * size:] * bent)
+    return gx, dh, dc, gw_ih, gw_hh, gb_ih, gb_hh, gw_hr
 
 
 @kernel
@@ -178,99 +170,86 @@ def gru_layer(xp: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: A
 
     Returns:
         (y, h, gates, inner): outputs (T, B, H), the last state, and for backward the gates
-        (T, 3H, B) and W_hn h + b_hn (T, H, B).
+        (T, B, 3H) and W_hn h + b_hn (T, B, H).
     """
-    x = _turned(x, reverse)
     steps, batch = x.shape[:2]
     size = w_ih.shape[0] // 3
-    gates = _input_product(xp, x, w_ih, b_ih)
-    inner = xp.empty((steps, size, batch), gates.dtype)
-    hidden = xp.empty((steps, size, batch), gates.dtype)
-    scratch = xp.empty((3 * size, batch), gates.dtype)
-    expit = of(x).special.expit
-    h = xp.ascontiguousarray(h0.T)
-    for t in range(steps):
-        own = xp.matmul(w_hh, h, out=scratch)
-        if b_hh is not None:
-            own += b_hh[:, None]
-        gate = gates[t]
-        rz, n = gate[:2 * size], gate[2 * size:]
-        rz += own[:2 * size]
+    linear, expit = of(x).kernels.linear, of(x).special.expit
+    gates = linear(x, w_ih, b_ih)
+    inner = xp.empty((steps, batch, size), gates.dtype)
+    y = xp.empty((steps, batch, size), gates.dtype)
+    h = h0
+    for t in _in_order(steps, reverse):
+        own = linear(h, w_hh, b_hh)
+        rz, n = gates[t, :, :2 * size], gates[t, :, 2 * size:]
+        rz += own[:, :2 * size]
         expit(rz, out=rz)
-        inner[t] = own[2 * size:]
-        n += xp.multiply(rz[:size], inner[t], out=own[2 * size:])
+        inner[t] = own[:, 2 * size:]
+        n += rz[:, :size] * inner[t]
         xp.tanh(n, out=n)
         # h = n + z * (h - n)
-        new = xp.subtract(h, n, out=hidden[t])
-        new *= rz[size:]
+        new = xp.subtract(h, n, out=y[t])
+        new *= rz[:, size:]
         new += n
         h = new
-    y, last = _sequence(xp, hidden, reverse)
-    return y, last, gates, inner
+    return y, last(y, reverse), gates, inner
 
 
 @kernel
 def gru_layer_backward(xp: Any, gy: Any, gh: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, y: Any, gates: Any,
-                       inner: Any, biased: bool, reverse: bool) -> tuple[Any, ...]:
-    """Gradients of (x, h0, w_ih, w_hh, b_ih, b_hh); cotangents of y and h may be None."""
-    x, y = _turned(x, reverse), _turned(y, reverse)
-    gy = None if gy is None else _turned(gy, reverse)
-    steps, size = inner.shape[:2]
-    before = _before(xp, y, h0)
-    states = before.reshape(y.shape)
+                       inner: Any, wanted: Sequence[bool], reverse: bool) -> tuple[Any, ...]:
+    """Gradients of (x, h0, w_ih, w_hh, b_ih, b_hh), `wanted` as for `lstm_layer_backward`."""
+    steps, _, size = inner.shape
+    before = states_before(xp, y, h0, reverse)
     on_input = xp.empty(gates.shape, gates.dtype)
     on_state = xp.empty(gates.shape, gates.dtype)
-    dh = _or_zeros(xp, gh, h0)
-    for t in range(steps - 1, -1, -1):
+    dh = or_zeros(xp, gh, h0)
+    for t in _in_order(steps, not reverse):
         if gy is not None:
-            dh += gy[t].T
-        r, z, n = gates[t].reshape(3, size, -1)
-        dr, dz, dn = on_input[t].reshape(3, size, -1)
+            dh += gy[t]
+        r, z, n = (gates[t, :, k * size:(k + 1) * size] for k in range(3))
+        dr, dz, dn = (on_input[t, :, k * size:(k + 1) * size] for k in range(3))
         # dn = dh * (1 - z) * (1 - n^2);  dz = dh * (h - n) * z * (1 - z);  dr = dn * inner * r * (1 - r)
         xp.multiply(dh, 1 - z, out=dn)
-        xp.subtract(states[t].T, n, out=dz)
+        xp.subtract(before[t], n, out=dz)
         dz *= dn
         dz *= z
         dn *= 1 - n * n
         xp.multiply(dn, inner[t], out=dr)
         dr *= r
         dr *= 1 - r
-        on_state[t, :2 * size] = on_input[t, :2 * size]
-        xp.multiply(dn, r, out=on_state[t, 2 * size:])
+        on_state[t, :, :2 * size] = on_input[t, :, :2 * size]
+        xp.multiply(dn, r, out=on_state[t, :, 2 * size:])
         dh *= z
-        dh += xp.matmul(w_hh.T, on_state[t])
-    gx, *rest = _weight_gradients(xp, on_input, on_state, x, before, w_ih, biased)
-    return _turned(gx, reverse), xp.ascontiguousarray(dh.T), *rest
+        dh += of(x).kernels.linear_grad_input(on_state[t], w_hh)
+    gx, *rest = weight_gradients(on_input, on_state, x, before, w_ih, wanted)
+    return gx, dh, *rest
 
 
 @kernel
 def rnn_layer(xp: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, nonlinearity: str,
               reverse: bool) -> tuple[Any, Any]:
     """h = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu of it, over x (T, B, I) from h0 (B, H)."""
-    x = _turned(x, reverse)
-    hidden = _input_product(xp, x, w_ih, b_ih, b_hh)
-    h = xp.ascontiguousarray(h0.T)
-    for t in range(x.shape[0]):
-        z = hidden[t]
-        z += xp.matmul(w_hh, h)
+    linear = of(x).kernels.linear
+    y = linear(x, w_ih, total_bias(b_ih, b_hh))
+    h = h0
+    for t in _in_order(x.shape[0], reverse):
+        z = y[t]
+        z += linear(h, w_hh, None)
         h = xp.tanh(z, out=z) if nonlinearity == "tanh" else xp.maximum(z, 0, out=z)
-    return _sequence(xp, hidden, reverse)
+    return y, last(y, reverse)
 
 
 @kernel
-def rnn_layer_backward(xp: Any, gy: Any, gh: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, y: Any, biased: bool,
-                       nonlinearity: str, reverse: bool) -> tuple[Any, ...]:
-    """Gradients of (x, h0, w_ih, w_hh, b_ih, b_hh); cotangents of y and h may be None."""
-    x, y = _turned(x, reverse), _turned(y, reverse)
-    gy = None if gy is None else _turned(gy, reverse)
-    steps, batch, size = y.shape
-    d = xp.empty((steps, size, batch), y.dtype)
-    dh = _or_zeros(xp, gh, h0)
-    for t in range(steps - 1, -1, -1):
+def rnn_layer_backward(xp: Any, gy: Any, gh: Any, x: Any, h0: Any, w_ih: Any, w_hh: Any, y: Any,
+                       wanted: Sequence[bool], nonlinearity: str, reverse: bool) -> tuple[Any, ...]:
+    """Gradients of (x, h0, w_ih, w_hh, b_ih, b_hh), `wanted` as for `lstm_layer_backward`."""
+    d = xp.empty(y.shape, y.dtype)
+    dh = or_zeros(xp, gh, h0)
+    for t in _in_order(y.shape[0], not reverse):
         if gy is not None:
-            dh += gy[t].T
-        h = y[t].T
-        xp.multiply(dh, 1 - h * h if nonlinearity == "tanh" else h > 0, out=d[t])
-        dh = xp.matmul(w_hh.T, d[t])
-    gx, *rest = _weight_gradients(xp, d, d, x, _before(xp, y, h0), w_ih, biased)
-    return _turned(gx, reverse), xp.ascontiguousarray(dh.T), *rest
+            dh += gy[t]
+        xp.multiply(dh, 1 - y[t] * y[t] if nonlinearity == "tanh" else y[t] > 0, out=d[t])
+        dh = of(x).kernels.linear_grad_input(d[t], w_hh)
+    gx, *rest = weight_gradients(d, d, x, states_before(xp, y, h0, reverse), w_ih, wanted)
+    return gx, dh, *rest

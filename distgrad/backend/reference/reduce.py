@@ -7,8 +7,9 @@ from typing import Any
 
 from ._register import kernel
 from .norm import norm_blocks
+from .watch import watch_plan
 
-__all__ = ["mean_of_ranks", "mean_plan", "sum_of_ranks"]
+__all__ = ["mean_of_ranks", "share_plan", "sum_of_ranks"]
 
 _BLOCKS = 4  # grid blocks worked on at a time: what all ranks hold of them stays in cache
 
@@ -52,12 +53,29 @@ def mean_of_ranks(xp: Any, flats: Sequence[Any], partials: Sequence[Any], grid: 
 
 
 @kernel
-def mean_plan(xp: Any, flats: Sequence[Any], partials: Sequence[Any], grid: int, sums: Any = None,
-              outs: Sequence[Any] | None = None) -> Callable[[float, bool], None]:
-    """`mean_of_ranks` for memory that is reduced again and again: run(divisor, more)."""
+def share_plan(xp: Any, rows: Sequence[Any], rank: int, columns: tuple[int, int], patience: int, flats: Sequence[Any],
+               partials: Sequence[Any], grid: int, sums: Any = None,
+               outs: Sequence[Any] | None = None) -> Callable[[int, float, bool, bool, bool], int]:
+    """Prepare a rank's share of a bucket: `mean_of_ranks` between the counters by which ranks wait for each other.
 
-    def run(divisor: float, more: bool) -> None:
+    Args:
+        rows: for each rank its int64 counters, which that rank alone writes.
+        columns: of the counter that says that a rank has filled the bucket, and of that which says that it is reduced.
+        patience: how often to look at others' counters before giving up for now.
+
+    Returns:
+        run(number, divisor, more, wait, last): waits, if asked, until all ranks' first counters have come to
+        `number`; reduces; raises this rank's second counter to `number`; waits, if asked, for all others'. It returns
+        0 where it did not come to reducing, 1 where it has reduced, 2 where all ranks are known to have.
+    """
+    look = watch_plan(xp, rows, patience)
+
+    def run(number: int, divisor: float, more: bool, wait: bool, last: bool) -> int:
+        if wait and not look(columns[0], number, 0, len(rows)):
+            return 0
         mean_of_ranks(xp, flats, partials, grid, divisor, sums, more, outs)
+        rows[rank][columns[1]] = number
+        return 1 + (last and look(columns[1], number, 0, len(rows)))
 
     return run
 
