@@ -26,14 +26,21 @@ class Sample:
 
 
 def measure(contestants: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 3,
-            before: Callable[[], object] = lambda: None) -> dict[str, list[float]]:
-    """Call each contestant once a round, in turn, `before()` each call; the calls' times in microseconds."""
+            before: Callable[[], object] = lambda: None, lead: int = 0) -> dict[str, list[float]]:
+    """Call each contestant once a round, in turn, `before()` each call; the calls' times in microseconds.
+
+    With `lead`, so many calls that are not timed go before each that is: what the others left in the caches does
+    not count then.
+    """
     for _ in range(warmup):
         for call in contestants.values():
             call()
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, call in contestants.items():
+            for _ in range(lead):
+                before()
+                call()
             before()
             begin = time.perf_counter()
             call()

@@ -101,6 +101,8 @@ class NodeMemory:
         if self.reached(column, value):
             return
         size = len(self._counters)
+        if between is None and self._look(column, value, 0, size):
+            return
         deadline = Deadline()
         turns = 0
         while True:

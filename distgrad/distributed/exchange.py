@@ -33,7 +33,7 @@ class Exchange(Protocol):
         """A backward begins; `weight` is this rank's in a weighted one, `before` that of what was reduced already."""
 
     def launch(self, bucket: Bucket) -> None:
-        """This rank's part of a bucket is there; buckets come in one order on all ranks."""
+        """This rank's part of a bucket is there; buckets come in one order on all ranks. `progress` or `finish` next."""
 
     def progress(self) -> None:
         """Do what can be done without waiting; called whenever a gradient arrives."""
@@ -151,7 +151,6 @@ class NodeExchange:
         self.queue.append(bucket)
         self.filled += 1
         self.memory.raise_counter(FILLED, self.filled)
-        self.progress()
 
     def progress(self) -> None:
         """Reduce this rank's share of every bucket that all ranks have filled."""
