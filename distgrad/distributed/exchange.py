@@ -33,7 +33,7 @@ class Exchange(Protocol):
         """A backward begins; `weight` is this rank's in a weighted one, `before` that of what was reduced already."""
 
     def launch(self, bucket: Bucket) -> None:
-        """This rank's part of a bucket is there; buckets come in one order on all ranks. `progress` or `finish` next."""
+        """This rank's part of a bucket is there; all ranks launch in one order. Then comes `progress` or `finish`."""
 
     def progress(self) -> None:
         """Do what can be done without waiting; called whenever a gradient arrives."""
