@@ -1,11 +1,12 @@
-"""Attention, as one function and as a layer with several heads."""
+"""Attention as a layer with several heads."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from .._tensor.creation import empty, ones
+from .._tensor.creation import empty
+from ..ops.attention import scaled_dot_product_attention
 from ..ops.dropout import dropout as drop
 from ..ops.linear import linear
 from ..ops.select import masked_fill
@@ -17,42 +18,6 @@ from .module import Module
 from .parameter import Parameter
 
 __all__ = ["MultiheadAttention", "scaled_dot_product_attention"]
-
-
-def _with_mask(scores: Any, mask: Any) -> Any:
-    """Scores with -inf where a boolean mask is False, or with a floating mask added."""
-    return masked_fill(scores, ~mask, -math.inf) if mask.dtype.kind == "b" else scores + mask
-
-
-def scaled_dot_product_attention(query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0,
-                                 is_causal: bool = False, scale: float | None = None) -> Any:
-    """softmax(query key^T * scale + mask) value.
-
-    Args:
-        query: (..., L, E); key: (..., S, E); value: (..., S, V).
-        attn_mask: broadcasts to (..., L, S); boolean, True where a query may look, or floating, added.
-        dropout_p: applied to the weights whenever it is not 0: pass 0 in evaluation.
-        is_causal: query i looks at keys 0 to i.
-        scale: 1 / sqrt(E) unless given.
-
-    Returns:
-        (..., L, V).
-
-    Raises:
-        RuntimeError: a mask together with is_causal.
-    """
-    if is_causal and attn_mask is not None:
-        raise RuntimeError("scaled_dot_product_attention: give attn_mask or is_causal, not both")
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    scores = (query * scale).matmul(transpose(key, -2, -1))
-    if is_causal:
-        attn_mask = ones(query.shape[-2], key.shape[-2], dtype="bool", device=query.device).tril()
-    if attn_mask is not None:
-        scores = _with_mask(scores, attn_mask)
-    weights = softmax(scores, -1)
-    if dropout_p:
-        weights = drop(weights, dropout_p, True)
-    return weights.matmul(value)
 
 
 class MultiheadAttention(Module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..backend import of
+from ..graph.base import TensorBase
 from ..graph.function import Function
 from . import reduce
 from ._checks import check_floating, check_same_dtype, pair
@@ -29,7 +30,11 @@ class Convolution(Function):
         return (ConvolutionInput.apply(g, weight, size=tuple(x.shape[2:]), **ctx.geometry) if ctx.needs(0) else None,
                 ConvolutionWeight.apply(g, x, kernel_size=tuple(weight.shape[2:]), **ctx.geometry)
                 if ctx.needs(1) else None,
-                reduce.sum(g, (0, 2, 3)) if ctx.needs(2) else None)
+                _bias_gradient(g) if ctx.needs(2) else None)
+
+
+def _bias_gradient(g: Any) -> Any:
+    return reduce.sum(g, (0, 2, 3)) if isinstance(g, TensorBase) else of(g).kernels.conv2d_grad_bias(g)
 
 
 class ConvolutionInput(Function):

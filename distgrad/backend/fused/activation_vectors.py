@@ -13,8 +13,8 @@ from numba.extending import intrinsic
 
 from .vector_math import Emit, of_one
 
-__all__ = ["gelu", "gelu_slope", "gelu_tanh", "gelu_tanh_slope", "log_sigmoid", "log_sigmoid_slope", "relu_slope",
-           "sigmoid_slope", "silu", "silu_slope", "tanh_slope"]
+__all__ = ["gelu", "gelu_slope", "gelu_tanh", "gelu_tanh_slope", "log_sigmoid", "log_sigmoid_slope", "relu",
+           "relu_slope", "sigmoid_slope", "silu", "silu_slope", "tanh_slope"]
 
 _DENSITY = 1 / math.sqrt(2 * math.pi)
 _SCALE, _CUBE = math.sqrt(2 / math.pi), 0.044715  # of gelu's tanh form
@@ -80,6 +80,11 @@ class _Activations(Emit):
         """g * (y * (1 - y))"""
         return self.builder.fmul(g, self.builder.fmul(y, self._less(y)))
 
+    def relu(self, x: Any) -> Any:
+        """max(x, 0); NaN stays NaN"""
+        zero = self.number(0.0)
+        return self.choose("<", x, zero, zero, x)
+
     def relu_slope(self, g: Any, y: Any) -> Any:
         """g * (0 where y <= 0, else 1)"""
         zero = self.number(0.0)
@@ -99,6 +104,7 @@ def _of_two(name: str) -> Any:
     return intrinsic(typed)
 
 
+relu = of_one(_Activations, "relu")
 silu = of_one(_Activations, "silu")
 log_sigmoid = of_one(_Activations, "log_sigmoid")
 gelu = of_one(_Activations, "gelu")

@@ -15,7 +15,7 @@ __all__ = ["attention", "attention_backward"]
 
 _FORWARD = Loops("attention", "attention", "TTTTTTTNTnnnnnnnnt")
 _BACKWARD = Loops("attention", "attention_backward", "TTTTTTTTTTNTnnnnnnnnt")
-_BLOCK, _WIDTH, _LANES = 24, 32, 16  # of the loops, which need numba; lanes at most
+_BLOCK, _WIDTH, _LANES = 48, 32, 16  # of the loops, which need numba; lanes at most
 
 
 def _four(x: Any) -> Any:

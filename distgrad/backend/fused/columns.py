@@ -18,13 +18,11 @@ _LEAST = 2048  # elements from which on a loop sums sooner than numpy
 
 def sum_leading(x: Any, count: int) -> Any:
     """As the reference: the sum over the first `count` dimensions, in an order that the shape alone decides."""
-    size = x.size
-    loop = _SUM[x.dtype] if size >= _LEAST else None
-    if loop is None or not (x.flags.c_contiguous and x.flags.aligned):
-        return reference.sum_leading(np, x, count)
-    shape = x.shape[count:]
-    n = math.prod(shape)
-    if n == 1:  # numpy adds in pairs
+    size, shape = x.size, x.shape[count:]
+    if size < _LEAST and x.dtype.itemsize > 2:
+        return np.add.reduce(x, 0 if count == 1 else tuple(range(count)))
+    loop, n = _SUM[x.dtype], math.prod(shape)
+    if loop is None or n == 1 or not (x.flags.c_contiguous and x.flags.aligned):  # one column: numpy adds in pairs
         return reference.sum_leading(np, x, count)
     out = np.empty(shape, x.dtype)
     loop(place(x), place(out), size // n, n)

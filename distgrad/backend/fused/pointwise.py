@@ -7,6 +7,7 @@ not for it. Small arrays go to numpy, which starts sooner.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from ..reference import pointwise as reference
 from ._dense import Loops, dense, place, together
 
 __all__ = ["erf", "exp", "gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "log_sigmoid",
-           "log_sigmoid_backward", "relu_backward", "sigmoid", "sigmoid_backward", "silu", "silu_backward", "tanh",
-           "tanh_backward"]
+           "log_sigmoid_backward", "relu", "relu_backward", "sigmoid", "sigmoid_backward", "silu", "silu_backward",
+           "tanh", "tanh_backward"]
 
 _LEAST = 32  # elements that a loop can take: one vector
 
@@ -51,20 +52,17 @@ def _backward(name: str, least: int) -> Callable[[Any, Any], Any]:
     return kernel
 
 
-def _of_numpy(kernel: Callable[..., Any]) -> Callable[[Any], Any]:
-    return lambda x: kernel(np, x)
-
-
-exp = _forward("exp", np.exp, 1024)
-tanh = _forward("tanh", np.tanh, 512)
-sigmoid = _forward("sigmoid", _of_numpy(reference.sigmoid), 256)
-erf = _forward("erf", _of_numpy(reference.erf), 256)
-silu = _forward("silu", _of_numpy(reference.silu), 128)
-log_sigmoid = _forward("log_sigmoid", _of_numpy(reference.log_sigmoid), _LEAST)
-gelu = _forward("gelu", _of_numpy(reference.gelu), _LEAST)
-gelu_tanh = _forward("gelu_tanh", _of_numpy(reference.gelu_tanh), _LEAST)
-tanh_backward = _backward("tanh_backward", 256)
-sigmoid_backward = _backward("sigmoid_backward", 256)
+exp = _forward("exp", np.exp, 1536)
+tanh = _forward("tanh", np.tanh, 768)
+sigmoid = _forward("sigmoid", partial(reference.sigmoid, np), 256)
+erf = _forward("erf", partial(reference.erf, np), 256)
+relu = _forward("relu", partial(reference.relu, np), 2048)
+silu = _forward("silu", partial(reference.silu, np), 64)
+log_sigmoid = _forward("log_sigmoid", partial(reference.log_sigmoid, np), _LEAST)
+gelu = _forward("gelu", partial(reference.gelu, np), _LEAST)
+gelu_tanh = _forward("gelu_tanh", partial(reference.gelu_tanh, np), _LEAST)
+tanh_backward = _backward("tanh_backward", 2048)
+sigmoid_backward = _backward("sigmoid_backward", 2048)
 relu_backward = _backward("relu_backward", 256)
 silu_backward = _backward("silu_backward", _LEAST)
 log_sigmoid_backward = _backward("log_sigmoid_backward", _LEAST)

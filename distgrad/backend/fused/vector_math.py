@@ -187,20 +187,20 @@ class Emit:
         k = builder.fsub(k, magic)
         m = builder.bitcast(m, self.kind)
         high, low = _LN_2[self.bits]
-        value = self._log_of_ratio(builder.fsub(m, one), builder.fadd(m, one), self.multiply(k, self.number(low)))
+        value = self._log_beside_one(builder.fsub(m, one), self.multiply(k, self.number(low)))
         value = self.add(self.multiply(k, self.number(high)), value)
         return builder.select(builder.fcmp_unordered("uno", x, x), x, value)
 
     def log1p(self, x: Any) -> Any:
         """log(1 + x) for x in [0, 1]."""
-        return self._log_of_ratio(x, self.builder.fadd(x, self.number(2.0)), self.number(0.0))
+        return self._log_beside_one(x, self.number(0.0))
 
-    def _log_of_ratio(self, difference: Any, total: Any, more: Any) -> Any:
-        """log(a / b) + more, of a - b and a + b."""
-        s = self.builder.fdiv(difference, total)
+    def _log_beside_one(self, x: Any, more: Any) -> Any:
+        """log(1 + x) + more. With s = x / (2 + x) that is 2 s + s^3 P(s^2), and 2 s = x - s x, of which x is exact."""
+        s = self.builder.fdiv(x, self.builder.fadd(x, self.number(2.0)))
         square = self.multiply(s, s)
-        value = self.add(self.multiply(self.multiply(s, square), self.polynomial(square, _LOG[self.bits])), more)
-        return self.add(self.builder.fadd(s, s), value)
+        rest = self.add(self.multiply(self.builder.fneg(square), self.polynomial(square, _LOG[self.bits])), x)
+        return self.builder.fadd(x, self.add(self.multiply(self.builder.fneg(s), rest), more))
 
 
 def of_one(emit: type[Emit], name: str) -> Any:

@@ -13,4 +13,5 @@ __all__ = ["sum_leading"]
 @kernel
 def sum_leading(xp: Any, x: Any, count: int) -> Any:
     """The sum over the first `count` dimensions, in x's dtype."""
-    return wide(x).sum(axis=tuple(range(count))).astype(x.dtype, copy=False)
+    total = wide(x).sum(axis=0 if count == 1 else tuple(range(count)))
+    return total if total.dtype == x.dtype else total.astype(x.dtype)

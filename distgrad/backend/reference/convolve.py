@@ -12,7 +12,7 @@ from typing import Any
 from ._register import kernel
 from ._wide import wide
 
-__all__ = ["BUFFER", "conv2d", "conv2d_grad_input", "conv2d_grad_weight", "out_size"]
+__all__ = ["BUFFER", "conv2d", "conv2d_grad_bias", "conv2d_grad_input", "conv2d_grad_weight", "out_size"]
 
 BUFFER = 1 << 18  # elements of unfolded windows worked on at a time: 1 MiB of float32
 
@@ -117,6 +117,12 @@ def conv2d_grad_weight(xp: Any, g: Any, x: Any, kernel_size: Pair, stride: Pair,
         cols = windows[:, :, :, start:stop].reshape(groups, depth, -1)
         gw += xp.matmul(g[:, start:stop].reshape(groups, o // groups, -1), cols.transpose(0, 2, 1))
     return gw.reshape(o, c // groups, kh, kw).astype(dtype, copy=False)
+
+
+@kernel
+def conv2d_grad_bias(xp: Any, g: Any) -> Any:
+    """The sum of g (N, O, oh, ow) over all places of all samples: (O,)."""
+    return wide(g).sum((0, 2, 3)).astype(g.dtype, copy=False)
 
 
 def out_size(size: Pair, kernel_size: Pair, stride: Pair, dilation: Pair) -> Pair:

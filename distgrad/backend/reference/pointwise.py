@@ -34,7 +34,7 @@ def relu(xp: Any, x: Any) -> Any:
 @kernel
 def silu(xp: Any, x: Any) -> Any:
     """x * sigmoid(x)."""
-    return x * of(x).special.expit(x)
+    return x * sigmoid(xp, x)
 
 
 @kernel
@@ -46,7 +46,7 @@ def log_sigmoid(xp: Any, x: Any) -> Any:
 @kernel
 def gelu(xp: Any, x: Any) -> Any:
     """x times the cdf of the normal distribution at x."""
-    return x * (0.5 * (1 + of(x).special.erf(x * math.sqrt(0.5))))
+    return x * (0.5 * (1 + erf(xp, x * math.sqrt(0.5))))
 
 
 @kernel

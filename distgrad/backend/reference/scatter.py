@@ -11,7 +11,8 @@ from typing import Any
 
 from ._register import kernel
 
-__all__ = ["diagonal", "gather", "in_range", "index_add", "index_put", "linear_scan", "scatter", "scatter_add"]
+__all__ = ["diagonal", "gather", "in_range", "index_add", "index_put", "linear_scan", "rows_of", "scatter",
+           "scatter_add"]
 
 
 @kernel
@@ -67,15 +68,23 @@ def _add_flat(xp: Any, out: Any, places: Any, source: Any) -> Any:
     return out
 
 
+def rows_of(xp: Any, out: Any, key: tuple[Any, ...], value: Any) -> tuple[Any, Any] | None:
+    """(index, source) with which index_add does the same as adding at `key`; None where it is not that simple."""
+    if len(key) != 1 or key[0] is ... or key[0].dtype.kind not in "iu":
+        return None
+    index = key[0]
+    source = xp.broadcast_to(value, index.shape + out.shape[1:]).reshape((-1,) + out.shape[1:])
+    return index.reshape(-1) % max(out.shape[0], 1), source
+
+
 @kernel
 def index_put(xp: Any, out: Any, key: tuple[Any, ...], value: Any, accumulate: bool) -> Any:
     """out[key] = value, or out[key] += value with every repetition counted."""
+    rows = rows_of(xp, out, key, value) if accumulate else None
     if not accumulate:
         out[key] = value
-    elif len(key) == 1 and key[0] is not ... and key[0].dtype.kind in "iu":
-        index = key[0]
-        index_add(xp, out, 0, index.reshape(-1) % max(out.shape[0], 1), xp.broadcast_to(
-            value, index.shape + out.shape[1:]).reshape((-1,) + out.shape[1:]))
+    elif rows is not None:
+        index_add(xp, out, 0, *rows)
     elif any(getattr(part, "dtype", None) is not None and part.dtype.kind != "b" for part in key):
         xp.add.at(out, key, value)
     else:

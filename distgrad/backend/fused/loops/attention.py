@@ -16,15 +16,28 @@ from typing import Any
 import numpy as np
 
 from ..attention_vectors import begun
-from ..moves import SIDE, clear, copy, turn
+from ..move_vectors import SIDE, clear, copy, turn
 from ..row_vectors import inlined, largest, lowest, maximum, read, zeros
-from ..tiles import ROWS, lanes, multiply_add, nothing, read_lanes, read_tile, rows, scale, write_tile
+from ..tiles import (
+    ROWS,
+    lanes,
+    least,
+    multiply_add,
+    nothing,
+    read_lanes,
+    read_tile,
+    rows,
+    scale,
+    spread_lanes,
+    write_lanes,
+    write_tile,
+)
 from ..vector_math import exp
 from ..vectors import WIDTH, add, fill, load, multiply, store, sum_lanes
 
 __all__ = ["attention", "attention_backward"]
 
-BLOCK = 24  # queries; a multiple of ROWS
+BLOCK = 48  # queries; a multiple of ROWS
 
 
 @inlined
@@ -53,14 +66,15 @@ def _head(strides: Any, array: int, batch: int, head: int) -> int:
 
 @inlined
 def _turned(x: Any, at: int, stride: int, count: int, width: int, out: Any, to: int, pitch: int) -> None:
-    """Rows as columns; of what lies beyond them up to `pitch`, nothing is said but that it is finite."""
-    clear(out, to, width * pitch)
-    for j in range(0, count - count % SIDE, SIDE):
-        for e in range(0, width - width % SIDE, SIDE):
-            turn(x, at + j * stride + e, stride, out, to + e * pitch + j, pitch)
-    for j in range(count):
-        for e in range(width - width % SIDE if j < count - count % SIDE else 0, width):
-            out[to + e * pitch + j] = x[at + j * stride + e]
+    """Rows as columns; behind them, the last row again until the lanes are full."""
+    for j in range(0, count, lanes(x)):
+        whole = width - width % SIDE if j + lanes(x) <= count else 0
+        for i in range(j, j + lanes(x), SIDE):
+            for e in range(0, whole, SIDE):
+                turn(x, at + i * stride + e, stride, out, to + e * pitch + i, pitch)
+        for e in range(whole, width):
+            row = spread_lanes(x, at + j * stride + e, stride, at + (count - 1) * stride + e)
+            write_lanes(row, out, to + e * pitch + j)
 
 
 @inlined
@@ -79,7 +93,7 @@ def _scores(x: Any, at: int, stride: int, depth: int, columns: int, pitch: int, 
             first = begin + (j - begin) // ROWS * ROWS
         for i in range(first, end, ROWS):
             queries = rows(x, at + i * stride, stride, end - i)
-            t = nothing(x)
+            t = nothing(queries)
             for e in range(depth):
                 t = multiply_add(t, read_lanes(out, columns + e * pitch + j), queries, e)
             write_tile(t, rows(out, to + (i - begin) * pitch, pitch, end - i), j)
@@ -103,7 +117,7 @@ def _weighted(x: Any, weights: int, pitch: int, values: int, width: int, factors
         times = rows(x, factors + (i - begin) * step, step, end - i)
         sums = rows(x, out + (i - begin) * width, width, end - i)
         for e in range(0, width, lanes(x)):
-            t = nothing(x)
+            t = nothing(own)
             for j in range(_reach(i, begin, keys, causal)):
                 t = multiply_add(t, read_lanes(x, values + j * width + e), own, j)
             write_tile(scale(t, times, 0), sums, e)
@@ -114,7 +128,7 @@ def _gathered(x: Any, weights: int, pitch: int, others: int, width: int, out: in
               causal: int) -> None:
     """out[j] += sum of weights[i, j] * others[i], over the queries [begin, end) from 0 on that look at key j."""
     for j in range(0, _limit(end - 1, keys, causal), ROWS):
-        first = max(begin, j) if causal else begin
+        first = j if causal and j > begin else begin
         own = rows(x, weights + j, 1, keys - j)
         sums = rows(x, out + j * width, width, keys - j)
         for e in range(0, width, lanes(x)):
@@ -143,7 +157,7 @@ def attention(q: Any, k: Any, v: Any, mask: Any, y: Any, top: Any, total: Any, s
             q0, m0, y0 = _head(strides, 0, batch, head), _head(strides, 3, batch, head), _head(strides, 4, batch, head)
             row0 = (batch * heads + head) * queries
             for begin in range(0, queries, BLOCK):
-                end = min(begin + BLOCK, queries)
+                end = least(begin + BLOCK, queries)
                 _scores(q, q0, strides[2], depth, 0, pitch, scratch, scores, begin, end, keys, causal)
                 for i in range(begin, end):
                     at, limit = scores + (i - begin) * pitch, _limit(i, keys, causal)
@@ -197,7 +211,7 @@ def attention_backward(g: Any, q: Any, k: Any, v: Any, mask: Any, top: Any, tota
             clear(scratch, sums_k, weights - sums_k)
             row0 = (batch * heads + head) * queries
             for begin in range(0, queries, BLOCK):
-                end = min(begin + BLOCK, queries)
+                end = least(begin + BLOCK, queries)
                 _scores(scratch, queries_at, deep, depth, 0, pitch, scratch, weights, begin, end, keys, causal)
                 _scores(scratch, given, wide, width, values, pitch, scratch, scores, begin, end, keys, causal)
                 for i in range(begin, end):

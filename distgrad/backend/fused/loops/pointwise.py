@@ -14,8 +14,8 @@ from .. import vector_math
 from ..vectors import WIDTH, load, store
 
 __all__ = ["erf", "exp", "gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "log_sigmoid",
-           "log_sigmoid_backward", "relu_backward", "sigmoid", "sigmoid_backward", "silu", "silu_backward", "tanh",
-           "tanh_backward"]
+           "log_sigmoid_backward", "relu", "relu_backward", "sigmoid", "sigmoid_backward", "silu", "silu_backward",
+           "tanh", "tanh_backward"]
 
 
 def _forward(function: Any) -> Callable[..., None]:
@@ -44,6 +44,7 @@ exp = _forward(vector_math.exp)
 tanh = _forward(vector_math.tanh)
 sigmoid = _forward(vector_math.sigmoid)
 erf = _forward(vector_math.erf)
+relu = _forward(activations.relu)
 silu = _forward(activations.silu)
 log_sigmoid = _forward(activations.log_sigmoid)
 gelu = _forward(activations.gelu)
