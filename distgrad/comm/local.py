@@ -167,7 +167,7 @@ class LocalCommunicator(Communicator):
         self._round += 1
         with self._world.changed:
             if channel.lost is not None:  # the ranks no longer count meetings alike
-                raise RankFailedError(f"{self._who()}: in {self.current}: {channel.lost[0]}", channel.lost[1])
+                raise self._lost()
             meeting = channel.rounds.setdefault(number, _Round(self.size))
             meeting.values[self.rank] = value
             meeting.missing.discard(self.rank)
@@ -176,12 +176,19 @@ class LocalCommunicator(Communicator):
             try:
                 self._wait(self.current, lambda: sorted(meeting.missing))
             except RankFailedError as error:
-                channel.lost = channel.lost or (str(error).partition(f"in {self.current}: ")[2], error.rank)
+                if channel.lost is not None:  # who is missing now may have ended for that very reason
+                    raise self._lost() from None
+                channel.lost = (str(error).partition(f"in {self.current}: ")[2], error.rank)
                 raise
             meeting.unread -= 1
             if not meeting.unread:
                 del channel.rounds[number]
         return meeting.values
+
+    def _lost(self) -> RankFailedError:
+        assert self._channel.lost is not None
+        reason, rank = self._channel.lost
+        return RankFailedError(f"{self._who()}: in {self.current}: {reason}", rank)
 
     def _wait(self, doing: str, missing: Callable[[], list[int]]) -> None:
         """Wait, under the world's lock, until nobody is missing; raise as soon as that cannot happen."""
