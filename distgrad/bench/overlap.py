@@ -25,7 +25,7 @@ from .workloads import OURS, WORKLOADS, Workload
 __all__ = ["SYNTHETIC", "Exposure", "report", "run", "synthetic"]
 
 SYNTHETIC = "synthetic"
-_LAYERS = 8
+_LAYERS = 16
 _MOST_SAMPLES = 1 << 14
 _TRIES = 4      # to find the batch whose backward takes as long as wanted
 _GLANCE = 3     # rounds of a measurement that only steers

@@ -136,9 +136,8 @@ def command_line(job: Job, mpiexec: str, vendor: Vendor, environment: Mapping[st
 
 
 def _open_mpi(job: Job, bound: int, variables: Mapping[str, str]) -> list[str]:
-    # Its ranks spin while they wait, which starves the communication thread on the same core: let them yield.
     options = ["--map-by", f"slot:PE={bound}:OVERSUBSCRIBE" if bound > 1 else ":OVERSUBSCRIBE",
-               "--bind-to", "core" if bound else "none", "--mca", "mpi_yield_when_idle", "1"]
+               "--bind-to", "core" if bound else "none"]
     options += ["--host", job.host] if job.host else []
     options += ["--hostfile", job.hostfile] if job.hostfile else []
     if job.host or job.hostfile:  # Hydra forwards the whole environment to other hosts, Open MPI only what is named

@@ -46,10 +46,12 @@ class Communicator(ABC):
         order, current: the number of the last collective, and the description of the one under way.
         ranks_are_processes: whether a rank that raises or hangs has to end the whole job.
         checks_always: whether `checked=False` is ignored.
+        patient: whether its thread sleeps while it waits, because another one computes on the same core.
     """
 
     ranks_are_processes = False
     checks_always = False
+    patient = False
     machine = b""
 
     def __init__(self, rank: int, size: int, name: str) -> None:

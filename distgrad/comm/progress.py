@@ -93,6 +93,7 @@ class Progress:
 
     def __init__(self, comm: Communicator) -> None:
         self.comm = comm
+        comm.patient = True
         self.closed = False
         self._queue: SimpleQueue[Work | None] = SimpleQueue()
         self._running: Work | None = None

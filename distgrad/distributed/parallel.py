@@ -14,6 +14,7 @@ from typing import Any
 from .._tensor.creation import full_like
 from .._typing import Array
 from ..backend import of
+from ..comm import nodes
 from ..comm.shared import NodeMemory, node_memory
 from ..config import config
 from ..errors import rank_prefix
@@ -45,7 +46,8 @@ class DataParallel:
     Args:
         module: the model; its parameters stay where they are, their gradients move to flat memory.
         comm: None for the world, or any mpi4py intracommunicator (it is duplicated). Collective.
-        bucket_bytes: how much is reduced at a time; default DISTGRAD_BUCKET_BYTES or 4 MiB.
+        bucket_bytes: how much is reduced at a time; default DISTGRAD_BUCKET_BYTES, or 4 MiB on one node and 1 MiB
+            between nodes, where the last bucket's way over the network is hidden by nothing.
         overlap: reduce while backward still runs.
         transport: 'shared' reduces in memory that the ranks of a node share, and between nodes in lanes, one
             for each rank of a node; 'mpi' sends everything over MPI; 'auto' takes shared memory where every
@@ -79,10 +81,10 @@ class DataParallel:
             raise ValueError(f"buffers is 'broadcast' or 'local', got {buffers!r}")
         if nonfinite not in ("propagate", "raise", "skip_step"):
             raise ValueError(f"nonfinite is 'propagate', 'raise' or 'skip_step', got {nonfinite!r}")
-        bucket_bytes = config.bucket_bytes if bucket_bytes is None else bucket_bytes
-        if bucket_bytes <= 0:
+        if bucket_bytes is not None and bucket_bytes <= 0:
             raise ValueError(f"bucket_bytes is positive, got {bucket_bytes}")
         communicator = as_communicator(comm)
+        bucket_bytes = bucket_bytes or config.bucket_bytes or (4 << 20 if len(nodes(communicator)) == 1 else 1 << 20)
         named = [(name, p) for name, p in module.named_parameters() if p.dtype.kind in "fc"]
         for name, p in named:
             if p.placement is not None:

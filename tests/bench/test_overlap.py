@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from distgrad.bench import overlap
@@ -15,8 +17,8 @@ NAMES = ["no exchange", "overlap", "no overlap", "exchange alone", "forward"]
 @pytest.mark.parametrize("megabytes", [1, 16, 100])
 def test_the_synthetic_model_is_as_large_as_asked(megabytes: int) -> None:
     workload = overlap.synthetic(megabytes, 4)
-    width = int(workload.text.split(" x ")[0].split()[-1])
-    assert 8 * 4 * width * width == pytest.approx(megabytes * 2**20, rel=0.01)
+    layers, *_, width = map(int, re.findall(r"\d+", workload.text.partition(",")[0]))
+    assert layers * 4 * width * width == pytest.approx(megabytes * 2**20, rel=0.01)
 
 
 def test_exposed_is_what_the_exchange_adds() -> None:

@@ -54,12 +54,9 @@ def test_vendors_are_recognised(vendor: Vendor, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("four_cores", "as_user")
 @pytest.mark.parametrize(("vendor", "ranks", "expected"), [
-    (Vendor.OPEN_MPI, 4, THREADS.format(1) + "mpiexec -n 4 --map-by :OVERSUBSCRIBE --bind-to core "
-     "--mca mpi_yield_when_idle 1 " + CHILD),
-    (Vendor.OPEN_MPI, 2, THREADS.format(2) + "mpiexec -n 2 --map-by slot:PE=2:OVERSUBSCRIBE --bind-to core "
-     "--mca mpi_yield_when_idle 1 " + CHILD),
-    (Vendor.OPEN_MPI, 5, THREADS.format(1) + "mpiexec -n 5 --map-by :OVERSUBSCRIBE --bind-to none "
-     "--mca mpi_yield_when_idle 1 " + CHILD),
+    (Vendor.OPEN_MPI, 4, THREADS.format(1) + "mpiexec -n 4 --map-by :OVERSUBSCRIBE --bind-to core " + CHILD),
+    (Vendor.OPEN_MPI, 2, THREADS.format(2) + "mpiexec -n 2 --map-by slot:PE=2:OVERSUBSCRIBE --bind-to core " + CHILD),
+    (Vendor.OPEN_MPI, 5, THREADS.format(1) + "mpiexec -n 5 --map-by :OVERSUBSCRIBE --bind-to none " + CHILD),
     (Vendor.HYDRA, 4, THREADS.format(1) + "mpiexec -n 4 -bind-to core " + CHILD),
     (Vendor.HYDRA, 1, THREADS.format(4) + "mpiexec -n 1 -bind-to core:4 " + CHILD),
     (Vendor.HYDRA, 8, THREADS.format(1) + "mpiexec -n 8 -bind-to none " + CHILD),

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..arguments import RESERVED_TAG
 from ..base import Communicator
 from ..deadline import report
 from .library import library
+from .patience import wait_for
 from .watch import expect_farewells, start, watched
 
 __all__ = ["MPICommunicator", "wrap"]
@@ -88,10 +90,13 @@ class MPICommunicator(Communicator):
         with watched(self, "library_allreduce"):
             self._comm.Allreduce(self._mpi.IN_PLACE if send is None else send, recv)
 
+    def _finish(self, request: Any) -> None:
+        wait_for(request.Test, self.patient)
+
     def _allgather_block(self, block: bytes) -> list[bytes]:
         found = bytearray(len(block) * self.size)
         with watched(self):
-            self._comm.Allgather([block, self._mpi.BYTE], [found, self._mpi.BYTE])
+            self._finish(self._comm.Iallgather([block, self._mpi.BYTE], [found, self._mpi.BYTE]))
         length = len(block)
         return [bytes(found[i * length:(i + 1) * length]) for i in range(self.size)]
 
@@ -102,7 +107,7 @@ class MPICommunicator(Communicator):
             return
         mine = self._mpi.IN_PLACE if send is None else _units(send)[0]
         with watched(self):
-            self._comm.Allgatherv(mine, [units, [count * scale for count in counts]])
+            self._finish(self._comm.Iallgatherv(mine, [units, [count * scale for count in counts]]))
 
     def _alltoallv(self, send: Any, sendcounts: Sequence[int], recv: Any, recvcounts: Sequence[int],
                    largest: int) -> None:
@@ -113,25 +118,25 @@ class MPICommunicator(Communicator):
                                   target, [count * scale for count in recvcounts])
             return
         with watched(self):
-            self._comm.Alltoallv([source, [count * scale for count in sendcounts]],
-                                 [target, [count * scale for count in recvcounts]])
+            self._finish(self._comm.Ialltoallv([source, [count * scale for count in sendcounts]],
+                                               [target, [count * scale for count in recvcounts]]))
 
     def _broadcast(self, buffer: Any, root: int) -> None:
         for piece in _pieces(buffer):
             with watched(self):
-                self._comm.Bcast(piece, root)
+                self._finish(self._comm.Ibcast(piece, root))
 
     def _send(self, buffer: Any, dest: int, tag: int) -> None:
         for piece in _pieces(buffer):
             with watched(self, f"send to rank {dest} with tag {tag}"):
-                self._comm.Send(piece, dest, tag)
+                self._finish(self._comm.Isend(piece, dest, tag))
 
     def _recv(self, buffer: Any, source: int, tag: int) -> None:
         mpi = self._mpi
         for piece in _pieces(buffer):
             status = mpi.Status()
             with watched(self, f"recv from rank {source} with tag {tag}"):
-                message = self._comm.Mprobe(source, tag, status)
+                message = wait_for(partial(self._comm.Improbe, source, tag, status), self.patient)
             length = status.Get_count(mpi.BYTE)
             if length != piece.nbytes:
                 message.Recv(np.empty(length, np.uint8))

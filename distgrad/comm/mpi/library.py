@@ -28,8 +28,8 @@ def library() -> ModuleType:
     Raises ImportError when mpi4py is not installed, RuntimeError when it finds no MPI library, when MPI
     has been finalised, or when it was started for a single thread.
     """
-    # A rank that waits inside Open MPI must leave the core to its other thread, or that runs at half speed.
-    preset("OMPI_MCA_mpi_yield_when_idle", "1")
+    # A look at a request is to be short; who may have the core in between is decided in [Note: waiting].
+    preset("OMPI_MCA_mpi_yield_when_idle", "0")
     try:
         importlib.import_module("mpi4py")
     except ImportError as error:
