@@ -178,6 +178,11 @@ class DataParallel:
             reducer.seed = None
 
     @property
+    def buffers_are_local(self) -> bool:
+        """Whether each rank has buffers of its own; see `buffers`."""
+        return self._buffers_mode == "local"
+
+    @property
     def skipped_steps(self) -> int:
         """How many backwards left no gradients because they were not finite; see `nonfinite`."""
         return 0 if self._reducer is None else self._reducer.skipped

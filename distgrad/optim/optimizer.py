@@ -21,7 +21,7 @@ from ..graph.modes import enable_grad
 from .rules import Rule
 from .runs import Run
 
-__all__ = ["Optimizer", "check_range"]
+__all__ = ["Optimizer", "check_range", "check_shape"]
 
 
 def check_range(name: str, value: Any, low: float = 0.0, high: float = float("inf")) -> None:
@@ -228,6 +228,22 @@ class Optimizer:
         Raises:
             ValueError: groups or their sizes differ, or a state's shape is not its parameter's. Nothing was changed.
         """
+        by_number = self.numbered(state_dict)
+        state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
+        for number, values in state_dict["state"].items():
+            if number in by_number:
+                p = by_number[number]
+                state[p] = {name: _taken_over(name, value, p) for name, value in values.items()}
+        for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
+            group.update({name: value for name, value in saved.items() if name != "params"})
+        self.state = state
+
+    def numbered(self, state_dict: Mapping[str, Any]) -> dict[int, Any]:
+        """For each number in a state the parameter that it means here.
+
+        Raises:
+            ValueError: groups or their sizes differ.
+        """
         given = state_dict["param_groups"]
         if len(given) != len(self.param_groups):
             raise ValueError(f"the state has {len(given)} parameter groups, the optimizer {len(self.param_groups)}")
@@ -237,14 +253,7 @@ class Optimizer:
                 raise ValueError(f"group {position} of the state has {len(saved['params'])} parameters, the "
                                  f"optimizer's has {len(group['params'])}")
             by_number.update(zip(saved["params"], group["params"], strict=True))
-        state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
-        for number, values in state_dict["state"].items():
-            if number in by_number:
-                p = by_number[number]
-                state[p] = {name: _taken_over(name, value, p) for name, value in values.items()}
-        for saved, group in zip(given, self.param_groups, strict=True):
-            group.update({name: value for name, value in saved.items() if name != "params"})
-        self.state = state
+        return by_number
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
@@ -254,6 +263,12 @@ class Optimizer:
         return "\n".join(lines) + "\n)"
 
 
+def check_shape(name: str, value: Any, p: Any) -> None:
+    """Raise ValueError unless a loaded value has its parameter's shape; the count has none."""
+    if name != "step" and tuple(value.shape) != tuple(p.shape):
+        raise ValueError(f"the state {name!r} has shape {tuple(value.shape)}, its parameter {tuple(p.shape)}")
+
+
 def _taken_over(name: str, value: Any, p: Any) -> Any:
     """A loaded value as this parameter's state: tensors copied, in the parameter's dtype unless it is the count."""
     if not isinstance(value, TensorBase):
@@ -261,8 +276,7 @@ def _taken_over(name: str, value: Any, p: Any) -> Any:
     xp = of(p.array).xp
     if name == "step":
         return wrap(xp.array(value.array))
-    if value.shape != p.shape:
-        raise ValueError(f"the state {name!r} has shape {tuple(value.shape)}, its parameter {tuple(p.shape)}")
+    check_shape(name, value, p)
     array = xp.empty_like(p.array)
     array[...] = of(p.array).from_host(of(value.array).to_host(value.array))
     return wrap(array)
