@@ -27,7 +27,7 @@ from ..errors import CheckpointError, rank_prefix
 from .agree import agreed
 from .manifest import MANIFEST, Manifest
 from .parts import collect
-from .store import Store
+from .store import Place, Store
 from .together import Restored, begin, finish, open_store, restore, say
 from .writing import Job
 
@@ -254,7 +254,8 @@ def load(path: PathLike, state: Mapping[str, Any], step: int | None = None, *, c
     """
     communicator = as_communicator(comm)
     whole = os.path.abspath(os.fspath(path))
-    single = communicator.broadcast_bytes(b"1" if os.path.lexists(os.path.join(whole, MANIFEST)) else b"0") == b"1"
+    alone = Place.of(os.path.basename(whole)) is not None or os.path.lexists(os.path.join(whole, MANIFEST))
+    single = communicator.broadcast_bytes(b"1" if alone else b"") == b"1"
     store = agreed(communicator, "load", lambda: Store(os.path.dirname(whole) if single else whole))
     try:
         return restore(communicator, store, state, step, os.path.basename(whole) if single else None)

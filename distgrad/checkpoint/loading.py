@@ -109,7 +109,7 @@ def _are_pairs(entry: Entry) -> bool:
 
 
 def _paired(array: np.ndarray) -> np.ndarray:
-    return array.view(np.complex128).reshape(array.shape[:-1])
+    return array.reshape(-1).view(np.complex128).reshape(array.shape[:-1])
 
 
 def give_back(comm: Communicator, folder: int, manifest: Manifest, state: Mapping[str, Any], where: str) -> Any:
@@ -148,20 +148,30 @@ def _writable(state: Mapping[str, Any]) -> Iterator[None]:
 def _prepare(files: _Files, manifest: Manifest, state: Mapping[str, Any], comm: Communicator,
              where: str) -> tuple[dict[str, Any], Any]:
     """All states that are asked for, their arrays unread, after a look at whether they fit."""
+    try:
+        return _prepared(files, manifest, state, comm, where)
+    except (CheckpointError, WeightsFileError) as error:
+        text = str(error)
+        raise CheckpointError(text if where in text else f"{where}: {text}") from None
+
+
+def _prepared(files: _Files, manifest: Manifest, state: Mapping[str, Any], comm: Communicator,
+              where: str) -> tuple[dict[str, Any], Any]:
     found: dict[str, Any] = {}
     for name, value in state.items():
         part = manifest.parts.get(name)
         if part is None:
             had = ", ".join(n for n in manifest.parts if n not in (EXTRA, RANDOM) and not n.endswith(BUFFERS))
-            raise CheckpointError(f"{where} has no {name!r}; it has {had or 'nothing'}")
+            raise CheckpointError(f"it has no {name!r}; it has {had or 'nothing'}")
         alone = isinstance(value, (PerRank, Generator))
         if alone != part.per_rank:
-            raise CheckpointError(f"{where}: {name!r} was saved {'rank by rank' if part.per_rank else 'for all ranks'}"
-                                  f", and is to be loaded {'rank by rank' if alone else 'for all ranks'}")
+            raise CheckpointError(f"{name!r} was saved {'rank by rank' if part.per_rank else 'for all ranks'}, and is "
+                                  f"to be loaded {'rank by rank' if alone else 'for all ranks'}")
         if isinstance(value, PerRank) and len(part.states) != comm.size:
-            raise CheckpointError(f"{where}: {name!r} is each rank's own, was saved by {len(part.states)} ranks, and "
-                                  f"cannot be given to {comm.size}")
+            raise CheckpointError(f"{name!r} is each rank's own, was saved by {len(part.states)} ranks, and cannot be "
+                                  f"given to {comm.size}")
         if isinstance(value, Generator):
+            _check_random(part)
             found[name] = part
             continue
         found[name] = files.state(name, part, comm.rank)
@@ -170,13 +180,11 @@ def _prepare(files: _Files, manifest: Manifest, state: Mapping[str, Any], comm: 
             found[name + BUFFERS] = files.state(name + BUFFERS, own, comm.rank % len(own.states))
         if isinstance(value, (Module, DataParallel)):
             module = value.module if isinstance(value, DataParallel) else value
-            try:
-                require_fit(f"{where}: {name}", {**found[name], **found.get(name + BUFFERS, {})}, module, True)
-            except WeightsFileError as error:
-                raise CheckpointError(str(error)) from None
+            require_fit(f"{where}: {name}", {**found[name], **found.get(name + BUFFERS, {})}, module, True)
     for name in (EXTRA, RANDOM):
         if name not in manifest.parts:
-            raise CheckpointError(f"{where} has no {name!r}: it is incomplete")
+            raise CheckpointError(f"it has no {name!r}: it is incomplete")
+    _check_random(manifest.parts[RANDOM])
     return found, loaded(files.state(EXTRA, manifest.parts[EXTRA], comm.rank))
 
 
@@ -196,6 +204,14 @@ def _load(value: Any, state: Any, rank: int) -> None:
 def _load_buffers(model: Any, state: Any) -> None:
     module = model.module if isinstance(model, DataParallel) else model
     module.load_state_dict(loaded(state), strict=False)
+
+
+def _check_random(part: Part) -> None:
+    for state in part.states:
+        try:
+            Generator(0).set_state(state)
+        except RuntimeError as error:
+            raise CheckpointError(f"the state of a random stream is none: {error}") from None
 
 
 def _load_random(generator: Generator, part: Part, rank: int) -> None:

@@ -47,6 +47,12 @@ class Place:
         """Of its folder."""
         return f"{self.serial:06d}-step-{self.step}"
 
+    @classmethod
+    def of(cls, name: str) -> Place | None:
+        """The place whose folder has this name; None if no checkpoint's has."""
+        match = _NAME.fullmatch(name)
+        return cls(int(match[1]), int(match[2])) if match else None
+
 
 class Store:
     """An open folder of checkpoints.
@@ -115,8 +121,8 @@ class Store:
 
     def places(self) -> list[Place]:
         """All checkpoints, the newest first."""
-        found = [Place(int(match[1]), int(match[2])) for match in map(_NAME.fullmatch, self._names()) if match]
-        return sorted((place for place in found if self._is_folder(place.name)), reverse=True)
+        found = [place for name in self._names() if (place := Place.of(name)) and self.has(place.name)]
+        return sorted(found, reverse=True)
 
     def _names(self) -> list[str]:
         handle = os.open(".", _FOLDER, dir_fd=self._handle)  # one of its own: a listing moves its position
@@ -125,14 +131,11 @@ class Store:
         finally:
             os.close(handle)
 
-    def _is_folder(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
+        """Whether there is a folder of this name."""
         with suppress(OSError):
             return stat.S_ISDIR(os.stat(name, dir_fd=self._handle, follow_symlinks=False).st_mode)
         return False
-
-    def has(self, name: str) -> bool:
-        """Whether there is a folder of this name."""
-        return self._is_folder(name)
 
     def open(self, name: str) -> int:
         """A descriptor of a folder in this one.
@@ -152,8 +155,7 @@ class Store:
 
     def begin(self, step: int) -> tuple[Place, str]:
         """Make the folder in which the next checkpoint is written."""
-        names = self._names()
-        serials = [int(match[1]) for match in map(_NAME.fullmatch, names) if match]
+        serials = [found.serial for name in self._names() if (found := Place.of(name))]
         place = Place(max(serials, default=0) + 1, step)
         part = f".{place.name}.{secrets.token_hex(4)}.part"
         os.mkdir(part, 0o700, dir_fd=self._handle)
@@ -184,6 +186,6 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Remove a folder that is no checkpoint (any more); what cannot be removed stays for the next time."""
-        remove: Callable[..., None] = shutil.rmtree if self._is_folder(name) else os.unlink
+        remove: Callable[..., None] = shutil.rmtree if self.has(name) else os.unlink
         with suppress(OSError):
             remove(name, dir_fd=self._handle)

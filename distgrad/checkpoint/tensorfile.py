@@ -46,7 +46,7 @@ def to_storable(array: np.ndarray) -> np.ndarray | None:
     """
     array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     if array.dtype == np.complex128:
-        array = np.ascontiguousarray(array).reshape(array.shape).view(np.float64).reshape((*array.shape, 2))
+        array = np.ascontiguousarray(array).reshape(-1).view(np.float64).reshape((*array.shape, 2))
     return array if array.dtype in _CODES else None
 
 

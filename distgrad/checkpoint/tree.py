@@ -66,7 +66,7 @@ def encode(value: Any, what: str, arrays: dict[str, np.ndarray], path: str = "",
         case None | bool() | str():
             return value
         case np.generic():
-            return {"$scalar": _put(np.asarray(value), what, arrays, path)}
+            return _reference("$scalar", np.asarray(value), what, arrays, path)
         case int():
             return int(value)
         case float():
