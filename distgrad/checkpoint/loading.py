@@ -19,6 +19,7 @@ from ..comm import Communicator
 from ..distributed import DataParallel, ZeroRedundancyOptimizer
 from ..errors import CheckpointError, WeightsFileError
 from ..nn import Module
+from ..optim import Optimizer
 from .agree import agreed
 from .files import open_regular
 from .manifest import Manifest, Part
@@ -178,14 +179,27 @@ def _prepared(files: _Files, manifest: Manifest, state: Mapping[str, Any], comm:
         if name + BUFFERS in manifest.parts:
             own = manifest.parts[name + BUFFERS]
             found[name + BUFFERS] = files.state(name + BUFFERS, own, comm.rank % len(own.states))
-        if isinstance(value, (Module, DataParallel)):
-            module = value.module if isinstance(value, DataParallel) else value
-            require_fit(f"{where}: {name}", {**found[name], **found.get(name + BUFFERS, {})}, module, True)
+        _require_fit(name, value, found[name], found.get(name + BUFFERS, {}), where)
     for name in (EXTRA, RANDOM):
         if name not in manifest.parts:
             raise CheckpointError(f"it has no {name!r}: it is incomplete")
     _check_random(manifest.parts[RANDOM])
     return found, loaded(files.state(EXTRA, manifest.parts[EXTRA], comm.rank))
+
+
+def _require_fit(name: str, value: Any, state: Any, buffers: Any, where: str) -> None:
+    """Raise CheckpointError or WeightsFileError where it can be told beforehand that a state cannot be loaded."""
+    if isinstance(value, (Module, DataParallel)):
+        if not all(isinstance(each, dict) and all(isinstance(tensor, LazyTensor) for tensor in each.values())
+                   for each in (state, buffers)):
+            raise CheckpointError(f"the state of {name!r} is none of a module")
+        module = value.module if isinstance(value, DataParallel) else value
+        require_fit(f"{where}: {name}", {**state, **buffers}, module, True)
+    elif isinstance(value, (Optimizer, ZeroRedundancyOptimizer)):
+        try:
+            value.check_state_dict(state)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{name!r} does not fit: {error}") from None
 
 
 def _load(value: Any, state: Any, rank: int) -> None:

@@ -99,7 +99,7 @@ def _join(path: str, key: Any) -> str:
 
 def _reference(form: str, array: np.ndarray, what: str, arrays: dict[str, np.ndarray], path: str) -> Any:
     name = _put(array, what, arrays, path)
-    return {form: name, "as": _COMPLEX} if array.dtype == np.complex128 else {form: name}
+    return {form: name, "as": _COMPLEX} if array.dtype.kind == "c" and array.itemsize == 16 else {form: name}
 
 
 def _put(array: np.ndarray, what: str, arrays: dict[str, np.ndarray], path: str) -> str:

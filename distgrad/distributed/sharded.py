@@ -19,7 +19,6 @@ from ..flat import Group, Slot, State
 from ..graph.base import wrap
 from ..graph.modes import enable_grad
 from ..optim import Optimizer
-from ..optim.optimizer import check_shape
 from .param_memory import ParamMemory
 from .share import ShardedArray, Share
 
@@ -202,6 +201,10 @@ class ZeroRedundancyOptimizer:
         finally:
             self._optimizer.state = before
 
+    def check_state_dict(self, state_dict: Mapping[str, Any]) -> dict[int, Any]:
+        """As the ordinary optimizer's: whether a state fits."""
+        return self._optimizer.check_state_dict(state_dict)
+
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over a state from `state_dict()`, of this or of an ordinary optimizer, from any number of ranks.
 
@@ -210,11 +213,8 @@ class ZeroRedundancyOptimizer:
         Raises:
             ValueError: groups, sizes or shapes differ; nothing was changed.
         """
-        by_number = self._optimizer.numbered(state_dict)
+        by_number = self.check_state_dict(state_dict)
         loaded = {by_number[number]: values for number, values in state_dict["state"].items() if number in by_number}
-        for p, values in loaded.items():
-            for name, value in values.items():
-                check_shape(name, value, p)
         self._optimizer.load_state_dict({**state_dict, "state": {}})
         for part in self._shares:
             part.steps = [0] * len(part.steps)

@@ -21,7 +21,7 @@ from ..graph.modes import enable_grad
 from .rules import Rule
 from .runs import Run
 
-__all__ = ["Optimizer", "check_range", "check_shape"]
+__all__ = ["Optimizer", "check_range"]
 
 
 def check_range(name: str, value: Any, low: float = 0.0, high: float = float("inf")) -> None:
@@ -228,7 +228,7 @@ class Optimizer:
         Raises:
             ValueError: groups or their sizes differ, or a state's shape is not its parameter's. Nothing was changed.
         """
-        by_number = self.numbered(state_dict)
+        by_number = self.check_state_dict(state_dict)
         state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
         for number, values in state_dict["state"].items():
             if number in by_number:
@@ -238,11 +238,11 @@ class Optimizer:
             group.update({name: value for name, value in saved.items() if name != "params"})
         self.state = state
 
-    def numbered(self, state_dict: Mapping[str, Any]) -> dict[int, Any]:
-        """For each number in a state the parameter that it means here.
+    def check_state_dict(self, state_dict: Mapping[str, Any]) -> dict[int, Any]:
+        """For each number in a state the parameter that it means here, if the state fits. Changes nothing.
 
         Raises:
-            ValueError: groups or their sizes differ.
+            ValueError: groups or their sizes differ, or a state's shape is not its parameter's.
         """
         given = state_dict["param_groups"]
         if len(given) != len(self.param_groups):
@@ -253,6 +253,12 @@ class Optimizer:
                 raise ValueError(f"group {position} of the state has {len(saved['params'])} parameters, the "
                                  f"optimizer's has {len(group['params'])}")
             by_number.update(zip(saved["params"], group["params"], strict=True))
+        for number, values in state_dict["state"].items():
+            for name, value in values.items() if number in by_number else ():
+                p = by_number[number]
+                if name != "step" and hasattr(value, "shape") and tuple(value.shape) != tuple(p.shape):
+                    raise ValueError(f"the state {name!r} has shape {tuple(value.shape)}, its parameter "
+                                     f"{tuple(p.shape)}")
         return by_number
 
     def __repr__(self) -> str:
@@ -263,12 +269,6 @@ class Optimizer:
         return "\n".join(lines) + "\n)"
 
 
-def check_shape(name: str, value: Any, p: Any) -> None:
-    """Raise ValueError unless a loaded value has its parameter's shape; the count has none."""
-    if name != "step" and tuple(value.shape) != tuple(p.shape):
-        raise ValueError(f"the state {name!r} has shape {tuple(value.shape)}, its parameter {tuple(p.shape)}")
-
-
 def _taken_over(name: str, value: Any, p: Any) -> Any:
     """A loaded value as this parameter's state: tensors copied, in the parameter's dtype unless it is the count."""
     if not isinstance(value, TensorBase):
@@ -276,7 +276,6 @@ def _taken_over(name: str, value: Any, p: Any) -> Any:
     xp = of(p.array).xp
     if name == "step":
         return wrap(xp.array(value.array))
-    check_shape(name, value, p)
     array = xp.empty_like(p.array)
     array[...] = of(p.array).from_host(of(value.array).to_host(value.array))
     return wrap(array)
