@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,6 +20,7 @@ from ...backend import of
 from ...backend.random import Generator
 from ...comm import Communicator, Work
 from ...comm.arguments import sum_dtype
+from ...graph.base import wrap
 from ..bucket import Bucket
 from ..turns import Parcel
 from .base import as_real, between_nodes
@@ -69,6 +71,7 @@ class PowerSGDState:
         self.warm_start = warm_start
         self.random_seed = random_seed
         self._memories: WeakKeyDictionary[Bucket, _Memory] = WeakKeyDictionary()
+        self._loaded: dict[str, Any] = {}  # what was loaded for buckets that have not come yet
 
     def __call__(self, bucket: Bucket, comm: Communicator) -> Work:
         return powerSGD_hook(self, bucket, comm)
@@ -83,7 +86,35 @@ class PowerSGDState:
         found = self._memories.get(bucket)
         if found is None:
             found = self._memories[bucket] = _Memory(self, bucket)
+            if (loaded := self._loaded.pop(_place(bucket), None)) is not None:
+                found.load(loaded)
         return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is kept of each bucket: this rank's own. A checkpoint takes it as `PerRank(state)`.
+
+        Raises:
+            RuntimeError: it serves several models, whose buckets cannot be told apart.
+        """
+        places = [_place(bucket) for bucket in self._memories]
+        if len(set(places)) < len(places):
+            raise RuntimeError("this PowerSGDState serves several models, whose buckets cannot be told apart: give "
+                               "each a state of its own")
+        return {**self._loaded, **{_place(bucket): memory.save() for bucket, memory in self._memories.items()}}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from where `state_dict()` was taken, with the same ranks, nodes and size of buckets.
+
+        Raises:
+            RuntimeError: at the next backward, if a bucket is cut in another way.
+        """
+        self._memories.clear()
+        self._loaded = dict(state_dict)
+
+
+def _place(bucket: Bucket) -> str:
+    """What a bucket is called in a state."""
+    return f"{bucket.group.layout.dtype} {bucket.index} {bucket.begin} {bucket.end}"
 
 
 @between_nodes
@@ -150,6 +181,26 @@ class _Memory:
                 begin = end = low
             self.rest += [slice((a - bucket.begin) * unit, (b - bucket.begin) * unit)
                           for a, b in ((low, begin), (end, high)) if a < b]
+
+    def save(self) -> dict[str, Any]:
+        """What is kept, as tensors of its own memory."""
+        arrays = [{name: wrap(array) for name, array in (("q", matrix.q), ("error", matrix.error)) if array is not None}
+                  for matrix in self.matrices]
+        return {"calls": self.calls, "total": self.total, "matrices": arrays}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Take over what `save` gave."""
+        if len(saved["matrices"]) != len(self.matrices):
+            raise RuntimeError(f"the loaded state of PowerSGD has {len(saved['matrices'])} matrices in a bucket, and "
+                               f"there are {len(self.matrices)}: it goes with the same layout and options only")
+        self.calls, self.total = saved["calls"], saved["total"]
+        for matrix, arrays in zip(self.matrices, saved["matrices"], strict=True):
+            shapes = {"q": (matrix.cols, matrix.rank), "error": (matrix.rows, matrix.cols)}
+            for name, tensor in arrays.items():
+                if tuple(tensor.shape) != shapes[name]:
+                    raise RuntimeError(f"the loaded state of PowerSGD has {name} of shape {tuple(tensor.shape)}, and "
+                                       f"{shapes[name]} is needed: it goes with the same layout and options only")
+                setattr(matrix, name, of(tensor.array).xp.array(tensor.array))
 
     def exchange(self, bucket: Bucket, comm: Communicator, mean: bool) -> None:
         """Both messages, and what follows from them. A job of the wire's thread."""
