@@ -2,8 +2,8 @@
 
     P = mean(M Q);  P made orthonormal;  Q = mean(M' P);  the result is P Q', and M - P Q' is kept for the next time
 
-What the ranks compute from reduced data is written with elementwise operations in a fixed order, so that
-it has the same bits on unlike processors; only their own products M Q and M' P are left to the BLAS.
+What the ranks compute from reduced data has the same bits on unlike processors (`factors`); only their own products
+M Q and M' P are left to the BLAS.
 """
 
 from __future__ import annotations
@@ -24,11 +24,9 @@ from ...graph.base import wrap
 from ..bucket import Bucket
 from ..turns import Parcel
 from .base import as_real, between_nodes
+from .factors import orthonormal, product
 
 __all__ = ["PowerSGDState", "powerSGD_hook"]
-
-_PIECE = 16384  # elements worked on at a time
-_NOTHING = 1e-12  # of a column, when this part of it is left, it depended on those before it
 
 
 class PowerSGDState:
@@ -215,12 +213,12 @@ class _Memory:
             inputs = [self._input(matrix, send, wide, total) for matrix in self.matrices]
             found = _mean(xp, [*(send[part].astype(wide, copy=False) for part in self.rest),
                                *(x @ self._start(number, x) for number, x in enumerate(inputs))], comm, mean)
-            bases = [_orthonormal(xp, p).astype(wide) for p in found[len(self.rest):]]
+            bases = [orthonormal(xp, p).astype(wide) for p in found[len(self.rest):]]
             factors = _mean(xp, [x.T @ p for x, p in zip(inputs, bases, strict=True)], comm, mean, checked=False)
             for part, values in zip(self.rest, found, strict=False):
                 recv[part] = values
             for matrix, p, q in zip(self.matrices, bases, factors, strict=True):
-                _product(xp, p, q, matrix.of(recv))
+                product(xp, p, q, matrix.of(recv))
         if xp.isfinite(recv).all():  # the same on all ranks, who thus decide alike
             self._remember(inputs, factors, recv, total)
 
@@ -254,7 +252,7 @@ class _Memory:
             digest = hashlib.blake2b(struct.pack("<5q", *self.seed, number, self.calls), digest_size=7).digest()
             numbers = Generator(int.from_bytes(digest)).numpy.standard_normal((matrix.cols, matrix.rank))
             q = backend.xp.where(gone, backend.from_host(numbers.astype(x.dtype)), q)
-        return _orthonormal(backend.xp, q).astype(x.dtype)
+        return orthonormal(backend.xp, q).astype(x.dtype)
 
 
 def _mean(xp: Any, parts: list[Array], comm: Communicator, mean: bool, checked: bool = True) -> list[Array]:
@@ -267,44 +265,3 @@ def _mean(xp: Any, parts: list[Array], comm: Communicator, mean: bool, checked: 
         found.append(recv[begin:begin + part.size].reshape(part.shape))
         begin += part.size
     return found
-
-
-def _orthonormal(xp: Any, p: Array) -> Array:
-    """The columns of p made orthonormal in their order, in float64; one that depends on those before it becomes zero.
-
-    Gram-Schmidt, each column twice: the second pass removes what rounding left.
-    """
-    out = p.astype("float64")
-    for k in range(out.shape[1]):
-        column, before = out[:, k], out[:, :k]
-        length = xp.sqrt(_sum_rows(column * column))
-        for _ in range(2 if k else 0):
-            along = _sum_rows(before * column[:, None])
-            for j in range(k):
-                column -= along[j] * before[:, j]
-        left = xp.sqrt(_sum_rows(column * column))
-        column /= xp.where(left > _NOTHING * length, left, xp.inf)
-    return out
-
-
-def _sum_rows(x: Array) -> Array:
-    """The sum of all rows, halves first: always the same additions, which no processor groups in its own way."""
-    while len(x) > 1:
-        half = len(x) // 2
-        odd = x[2 * half:]
-        x = x[:half] + x[half:2 * half]
-        if len(odd):
-            x[0] += odd[0]
-    return x[0]
-
-
-def _product(xp: Any, p: Array, q: Array, out: Array) -> None:
-    """p times the transpose of q, one column after the other."""
-    rows_of_q = xp.ascontiguousarray(q.T)
-    step = max(1, _PIECE // q.shape[0])
-    for begin in range(0, len(p), step):
-        part = p[begin:begin + step]
-        total = part[:, :1] * rows_of_q[0]
-        for k in range(1, p.shape[1]):
-            total += part[:, k:k + 1] * rows_of_q[k]
-        out[begin:begin + step] = total
