@@ -296,6 +296,22 @@ def test_large_models_are_divided_among_the_ranks(tmp_path: Path) -> None:
     assert sum(sizes) > sum(array.nbytes for array in before.values())
 
 
+def test_states_that_are_too_large_for_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distgrad.checkpoint.manifest.LIMIT", 20_000)
+    monkeypatch.setattr("distgrad.checkpoint.tensorfile._HEADER_MOST", 20_000)
+
+    def body(rank: int) -> None:
+        with Checkpointer(tmp_path / "c") as checkpoints:
+            with pytest.raises(ValueError, match="long lists of numbers as arrays"):
+                checkpoints.save(1, {}, {"losses": [0.1] * 10_000})
+            with pytest.raises(ValueError, match="too many for one file"):
+                checkpoints.save(1, {}, {"losses": [np.zeros(1)] * 1000})
+            checkpoints.save(1, {}, {"losses": np.full(10_000, 0.1)})
+            assert checkpoints.steps() == [1]
+
+    simulate(2)(body)
+
+
 def test_newest_means_saved_last(tmp_path: Path) -> None:
     model = nn.Linear(2, 2)
     with Checkpointer(tmp_path / "c", keep=3) as checkpoints:
