@@ -90,15 +90,21 @@ def begin(comm: Communicator, store: Store, step: int, manifest: Manifest, files
         if name is None:  # the folder is locked: nobody else writes there
             store.sweep()
         place, part = store.begin(step)
-        return json.dumps([place.serial, part]).encode()
+        return json.dumps([place.serial, place.step, part]).encode()
 
     told = agreed(comm, "save", make)
-    serial, part = json.loads(comm.broadcast_bytes(told))
+    serial, named, part = json.loads(comm.broadcast_bytes(told))
     jobs: list[Job] = []
+
+    def join() -> None:
+        if step != named:
+            raise ValueError(f"{rank_prefix()}rank 0 saves step {named}, and this rank step {step}")
+        place = Place(serial, step)
+        jobs.append(_seen(comm, store.path,
+                          lambda: Job(store, place, part, comm.rank, manifest, files, keep, name)))
+
     try:
-        agreed(comm, "save",
-               lambda: jobs.append(_seen(comm, store.path, lambda: Job(
-                   store, Place(serial, step), part, comm.rank, manifest, files, keep, name))))
+        agreed(comm, "save", join)
     except BaseException:
         for job in jobs:
             job.drop()

@@ -206,6 +206,8 @@ def test_a_state_that_differs_between_ranks_is_refused(tmp_path: Path) -> None:
                 checkpoints.save(1, {}, {"rank": rank})
             with pytest.raises(TypeError, match="'thing' has no state_dict"):
                 checkpoints.save(1, {"thing": 3} if rank == 1 else {"thing": Position()})
+            with pytest.raises(ValueError, match="rank 0 saves step 0, and this rank step 1"):
+                checkpoints.save(rank, {})
             for name in ("extra", "random", "a/b", "a.b", "", "..", 3):
                 with pytest.raises(ValueError, match="cannot name a part"):
                     checkpoints.save(1, {name: Position()})
