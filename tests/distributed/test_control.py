@@ -16,7 +16,14 @@ import pytest
 
 import distgrad
 from distgrad import nn, optim
-from distgrad.distributed import DataParallel, Join, ZeroRedundancyOptimizer, simulate
+from distgrad.distributed import (
+    STOP_SIGNALS,
+    DataParallel,
+    Join,
+    ZeroRedundancyOptimizer,
+    simulate,
+    stop_on_signals,
+)
 from distgrad.errors import RankFailedError
 from distgrad.nn.utils import clip_grad_norm_
 from tests.distributed.models import flat
@@ -109,13 +116,14 @@ def test_all_ranks_stop_after_the_same_backward(transport: str) -> None:
     assert simulate(3)(body) == [[False, False, True, True]] * 3
 
 
-def test_a_signal_asks_to_stop_and_the_second_one_ends() -> None:
-    program = """
+@pytest.mark.parametrize("options", ["", ", nonfinite='raise'"])
+def test_a_signal_asks_to_stop_and_the_second_one_ends(options: str) -> None:
+    program = f"""
 import os, signal, distgrad
 from distgrad import nn
 from distgrad.distributed import DataParallel, stop_on_signals
 stop_on_signals()
-model = DataParallel(nn.Linear(3, 2), nonfinite="raise")
+model = DataParallel(nn.Linear(3, 2){options})
 for step in range(3):
     if step == 1:
         os.kill(os.getpid(), signal.SIGUSR2)
@@ -126,6 +134,12 @@ os.kill(os.getpid(), signal.SIGUSR2)
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, cwd=os.getcwd())
     assert ended.stdout.split() == ["False", "True", "True"], ended.stderr
     assert ended.returncode == -signal.SIGUSR2
+
+
+def test_on_simulated_ranks_signals_stay_as_they_are() -> None:
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    simulate(2)(lambda rank: stop_on_signals())
+    assert {number: signal.getsignal(number) for number in STOP_SIGNALS} == before
 
 
 def test_work_is_timed_without_the_waiting() -> None:

@@ -135,6 +135,38 @@ def test_parameters_without_a_gradient_are_skipped_and_count_their_own_steps() -
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("transport", ["shared", pytest.param("mpi", id="wire")])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_shards_put_together_are_the_state(ranks: int, transport: str) -> None:
+    def body(rank: int) -> Any:
+        distgrad.manual_seed(3)
+        model = DataParallel(MODELS["mlp"](), transport=transport, bucket_bytes=1 << 14)
+        optimizer = ZeroRedundancyOptimizer(model.parameters(), optim.Adam, lr=1e-2)
+        assert optimizer.shard_dict()[0]["state"] == {} and optimizer.shard_dict()[1] == {}
+        for step in range(2):
+            x, y = batch("mlp", rank, ranks, step)
+            nn.functional.cross_entropy(model(x.float() if x.dtype == np.float64 else x), y).backward()
+            optimizer.step()
+        return *optimizer.shard_dict(), optimizer.state_dict()
+
+    results = simulate(ranks)(body)
+    packed, _, expected = results[0]
+    assert packed["param_groups"] == expected["param_groups"] and packed["state"].keys() == expected["state"].keys()
+    for number, state in expected["state"].items():
+        assert packed["state"][number]["step"].item() == state["step"].item() == 2
+        for name in ("exp_avg", "exp_avg_sq"):
+            sharded = packed["state"][number][name]
+            line = np.full(int(np.prod(sharded.shape)), np.nan, sharded.dtype)
+            for rank, begin, end, at in sharded.pieces:
+                assert np.isnan(line[begin:end]).all(), "no element has two owners"
+                line[begin:end] = results[rank][1][sharded.key][at:at + end - begin]
+            whole = line.reshape([sharded.shape[d] for d in sharded.order]).transpose(np.argsort(sharded.order))
+            np.testing.assert_array_equal(whole, state[name].numpy())
+    sizes = [sum(array.nbytes for array in mine.values()) for _, mine, _ in results]
+    assert sum(sizes) < 1.5 * sum(tensor.numpy().nbytes for state in expected["state"].values()
+                                  for tensor in state.values()), "no rank has the whole"
+
+
 def test_groups_with_options_of_their_own() -> None:
     def body(rank: int, sharded: bool) -> np.ndarray:
         distgrad.manual_seed(0)
