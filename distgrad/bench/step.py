@@ -33,6 +33,7 @@ MODES = ("replicated", "sharded")  # where the optimizer's state is: whole on ev
 RATE = 3e-4
 _BATCHES = 32  # different ones; more steps than that see them again
 _WARMUP = 5    # the first steps look for memory, compile, and tell torch's reducer the order of gradients
+_LEAD = 2      # steps before each that is timed: nobody trains with another library's data in the caches
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def run(comm: Communicator, workloads: Sequence[str] = tuple(WORKLOADS), rounds:
 def _race(comm: Communicator, workload: Workload, rounds: int, modes: Sequence[str], torch: Any,
           where: dict[str, str]) -> Race:
     stream = np.random.default_rng([0, comm.rank])
-    batches = [workload.batch(stream) for _ in range(min(_BATCHES, rounds + _WARMUP))]
+    batches = [workload.batch(stream) for _ in range(min(_BATCHES, rounds * (_LEAD + 1) + _WARMUP))]
     manual_seed(0)
     state = {name: tensor.numpy().copy() for name, tensor in workload.build(OURS).state_dict().items()}
     models, trainers = [], []
@@ -90,7 +91,8 @@ def _race(comm: Communicator, workload: Workload, rounds: int, modes: Sequence[s
         module = twin(torch, workload, state)
         module = module if comm.size == 1 else replicated(torch, module)
         trainers.append(Trainer("torch", library(torch), module, adam(torch, module.parameters(), RATE), batches))
-    measure({trainer.name: trainer.step for trainer in trainers}, rounds, _WARMUP, before=comm.barrier)
+    measure({trainer.name: trainer.step for trainer in trainers}, rounds, _WARMUP,
+            before=comm.barrier, lead=_LEAD)
     mine = np.array([trainer.notes for trainer in trainers])
     notes = np.empty((comm.size, *mine.shape))  # (rank, contestant, step, column)
     comm.allgather(mine, notes)
@@ -109,19 +111,20 @@ def _ours(mode: str, model: Any, batches: list[tuple[np.ndarray, np.ndarray]]) -
 
 def _judged(workload: Workload, names: list[str], notes: np.ndarray, parameters: int, where: dict[str, str]) -> Race:
     """Times of the slowest rank, and what else is worth knowing of all of them."""
-    column = {name: notes[..., i] for i, name in enumerate(COLUMNS)}  # each (rank, contestant, step)
+    timed = notes[:, :, _WARMUP + _LEAD::_LEAD + 1]
+    column = {name: timed[..., i] for i, name in enumerate(COLUMNS)}  # each (rank, contestant, timed step)
     slowest = column["total"].argmax(0)[None]
     parts = {}
     for part in PARTS:
-        times = np.take_along_axis(column[part], slowest, 0)[0, :, _WARMUP:]
+        times = np.take_along_axis(column[part], slowest, 0)[0]
         known = {name: row.tolist() for name, row in zip(names, times, strict=True) if not np.isnan(row).any()}
         if known:
             parts[part] = summarize(known)
-    losses = column["loss"]
+    losses = notes[..., COLUMNS.index("loss")]
     differences = np.abs(losses / losses[:, :1] - 1).max((0, 2))
-    faults = np.median(column["faults"][..., _WARMUP:], axis=2).max(0)
-    clipped = (column["norm"][0, :, _WARMUP:] > 1).sum(1)
-    return Race(workload, len(notes), notes.shape[2] - _WARMUP, parameters, parts,
+    faults = np.median(column["faults"], axis=2).max(0)
+    clipped = (column["norm"][0] > 1).sum(1)
+    return Race(workload, len(notes), timed.shape[2], parameters, parts,
                 dict(zip(names, losses[0].tolist(), strict=True)), dict(zip(names, differences.tolist(), strict=True)),
                 dict(zip(names, faults.tolist(), strict=True)), dict(zip(names, clipped.tolist(), strict=True)), where)
 

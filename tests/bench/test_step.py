@@ -53,15 +53,17 @@ def test_ranks_tell_the_same_and_modes_learn_the_same() -> None:
 
 
 def test_what_counts_is_the_slowest_rank_of_each_step() -> None:
-    warmup = step._WARMUP
-    notes = np.zeros((2, 2, warmup + 3, len(COLUMNS)))  # (rank, contestant, step, column)
+    each = step._LEAD + 1
+    timed = slice(step._WARMUP + step._LEAD, None, each)
+    notes = np.full((2, 2, step._WARMUP + 3 * each, len(COLUMNS)), 99.0)  # (rank, contestant, step, column)
+    notes[:, :, timed] = 0
     column = {name: notes[..., i] for i, name in enumerate(COLUMNS)}
-    column["total"][:, 0, warmup:] = [[10, 30, 12], [20, 20, 11]]
-    column["clip"][:, 0, warmup:] = [[1, 3, 5], [2, 4, 6]]
+    column["total"][:, 0, timed] = [[10, 30, 12], [20, 20, 11]]
+    column["clip"][:, 0, timed] = [[1, 3, 5], [2, 4, 6]]
     column["waiting"][:, 1] = np.nan
-    column["faults"][1, 0, warmup:] = [7, 9, 8]
-    column["norm"][:, 0, warmup:] = [0.5, 1.5, 2.5]
-    column["loss"][:, 0], column["loss"][:, 1] = 2.0, 2.0
+    column["faults"][1, 0, timed] = [7, 9, 8]
+    column["norm"][:, 0, timed] = [0.5, 1.5, 2.5]
+    column["loss"][...] = 2.0
     column["loss"][1, 1, 4] = 1.5
     race = step._judged(WORKLOADS["mlp"], ["ours", "theirs"], notes, 5, {})
     assert [s.name for s in race.parts["waiting"]] == ["ours"]
