@@ -7,6 +7,7 @@ from typing import Any
 from ..backend import of
 from ..graph.base import TensorBase
 from ..graph.function import Function
+from ..graph.room import room_for
 from . import reduce
 from ._checks import check_same_dtype
 from .shape import reshape, transpose
@@ -30,7 +31,7 @@ class Linear(Function):
             if to_x is not None:
                 gx = kernels.linear_grad_input(g, weight)
             if to_weight is not None:
-                gw = kernels.linear_grad_weight(g, x)
+                gw = kernels.linear_grad_weight(g, x, room_for(ctx, to_weight))
             if to_bias is not None:
                 gb = kernels.sum_leading(g, g.ndim - 1)
             return gx, gw, gb

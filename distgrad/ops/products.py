@@ -39,7 +39,7 @@ class MatMul(Function):
         a, b = ctx.saved
         ga = gb = None
         if not isinstance(g, TensorBase) and g.ndim == 2 and g.dtype.kind == "f" \
-                and (a is None or a.ndim == 2) and (b is None or b.ndim == 2):  # the usual case, with nothing to find out
+                and (a is None or a.ndim == 2) and (b is None or b.ndim == 2):  # the usual case
             matmul = of(g).kernels.matmul
             return None if b is None else matmul(g, b.T), None if a is None else matmul(a.T, g)
         if b is not None:
