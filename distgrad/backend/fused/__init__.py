@@ -21,6 +21,7 @@ from ...config import config
 __all__ = ["find"]
 
 _MODULES = {
+    "bfloat16": ("from_bfloat16", "to_bfloat16"),
     "dropout": ("dropout", "dropout_backward"),
     "columns": ("sum_leading",),
     "scatter": ("index_add", "index_put"),
