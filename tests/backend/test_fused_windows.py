@@ -17,7 +17,8 @@ from distgrad.ops.pool import _window
 if importlib.util.find_spec("numba") is None:
     pytest.skip("needs numba (the extra 'fast')", allow_module_level=True)
 
-NAMES = ("conv2d", "conv2d_grad_input", "conv2d_grad_weight", "max_pool2d", "max_pool2d_backward")
+NAMES = ("avg_pool2d", "avg_pool2d_backward", "conv2d", "conv2d_grad_input", "conv2d_grad_weight", "max_pool2d",
+         "max_pool2d_backward")
 DTYPES = ["float32", "float64"]
 kernel = {name: fused.find(name) for name in NAMES}
 
@@ -126,6 +127,30 @@ def test_maxima_and_their_places_are_those_of_the_reference(seed, kernel_size, s
     np.testing.assert_allclose(kernel["max_pool2d_backward"](g, where, x.shape[2:]),
                                reference("max_pool2d_backward")(np, g, where, x.shape[2:]),
                                rtol=1e-5 if dtype == "float32" else 1e-13, atol=1e-6 if dtype == "float32" else 1e-14)
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=some.integers(0, 2**32 - 1), kernel_size=some.tuples(some.integers(1, 4), some.integers(1, 4)),
+       stride=some.tuples(some.integers(1, 3), some.integers(1, 3)),
+       padding=some.tuples(some.integers(0, 2), some.integers(0, 2)), ceil_mode=some.booleans(),
+       include_pad=some.booleans(), divisor=some.sampled_from([None, 3, -2]), dtype=some.sampled_from(DTYPES))
+def test_means_have_the_bits_of_the_reference(seed, kernel_size, stride, padding, ceil_mode, include_pad, divisor,
+                                              dtype):
+    draw = np.random.default_rng(seed)
+    x = draw.standard_normal(draw.integers(1, 20, 4) // (8, 6, 1, 1) + 1).astype(dtype)
+    x[draw.random(x.shape) < 0.05] = draw.choice([np.nan, np.inf, -0.0])
+    try:
+        window = _window("avg_pool2d", x, kernel_size, stride, padding, 1, ceil_mode)
+    except RuntimeError:  # does not fit
+        return
+    del window["dilation"]
+    settings_ = {**window, "include_pad": include_pad, "divisor": divisor}
+    with np.errstate(all="ignore"):
+        means = reference("avg_pool2d")(np, x, **settings_)
+        np.testing.assert_array_equal(kernel["avg_pool2d"](x, **settings_), means)
+        g = draw.standard_normal(means.shape).astype(dtype)
+        np.testing.assert_array_equal(kernel["avg_pool2d_backward"](g, x.shape[2:], **settings_),
+                                      reference("avg_pool2d_backward")(np, g, x.shape[2:], **settings_))
 
 
 @pytest.mark.parametrize("size", [(2, 2), (7, 9), (28, 28), (33, 70)])

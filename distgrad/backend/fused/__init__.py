@@ -32,7 +32,7 @@ _MODULES = {
                   "log_sigmoid_backward", "relu", "relu_backward", "sigmoid", "sigmoid_backward", "silu",
                   "silu_backward", "tanh", "tanh_backward"),
     "convolve": ("conv2d", "conv2d_grad_input", "conv2d_grad_weight"),
-    "pool": ("max_pool2d", "max_pool2d_backward"),
+    "pool": ("avg_pool2d", "avg_pool2d_backward", "max_pool2d", "max_pool2d_backward"),
     "softmax": ("log_softmax", "log_softmax_backward", "softmax", "softmax_backward"),
     "recurrent": ("gru_layer", "gru_layer_backward", "lstm_layer", "lstm_layer_backward", "rnn_layer",
                   "rnn_layer_backward"),

@@ -1,4 +1,4 @@
-"""Maxima over windows of planes with their places, and values added up at places.
+"""Maxima and means over windows of planes, and the ways back of their gradients.
 
 Over C pointers: no array objects, no allocation, nothing that can raise. A row of windows is taken through the places
 of its window one after the other, so that what is done for a place goes along memory and fits into vectors.
@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from ..row_vectors import inlined
 from ..tiles import least
 
-__all__ = ["max_pool2d", "max_pool2d_backward"]
+__all__ = ["avg_pool2d", "avg_pool2d_backward", "max_pool2d", "max_pool2d_backward"]
 
 
 @intrinsic  # type: ignore[misc]
@@ -112,3 +112,64 @@ def max_pool2d_backward(g: Any, where: Any, gx: Any, planes: int, windows: int, 
         for k in range(plane * windows, (plane + 1) * windows):
             if 0 <= where[k] < pixels:
                 gx[plane * pixels + where[k]] += g[k]
+
+
+@inlined
+def _gather(x: Any, at: int, stride: int, y: Any, to: int, count: int) -> None:
+    for k in range(count):
+        y[to + k] = y[to + k] + x[at + k * stride]
+
+
+@inlined
+def _spread(share: Any, at: int, gx: Any, to: int, stride: int, count: int) -> None:
+    for k in range(count):
+        gx[to + k * stride] = gx[to + k * stride] + share[at + k]
+
+
+def avg_pool2d(x: Any, y: Any, sizes: Any, planes: int, h: int, w: int, oh: int, ow: int, kh: int, kw: int, sh: int,
+               sw: int, ph: int, pw: int) -> None:
+    """`sizes`: what the sum of each window (oh, ow) is divided by. Other numbers as for `max_pool2d`."""
+    for plane in range(planes):
+        for r in range(oh):
+            to = (plane * oh + r) * ow
+            for k in range(to, to + ow):
+                y[k] = 0
+            for i in range(kh):
+                row = r * sh - ph + i
+                if row < 0 or row >= h:
+                    continue
+                for j in range(kw):
+                    begin = _first(j - pw, sw)
+                    count = least((w - 1 - j + pw) // sw + 1, ow) - begin
+                    at = (plane * h + row) * w + j - pw + begin * sw
+                    if sw == 2:  # as in `max_pool2d`
+                        _gather(x, at, 2, y, to + begin, count)
+                    elif sw == 1:
+                        _gather(x, at, 1, y, to + begin, count)
+                    else:
+                        _gather(x, at, sw, y, to + begin, count)
+            for k in range(ow):
+                y[to + k] = y[to + k] / sizes[r * ow + k]
+
+
+def avg_pool2d_backward(g: Any, gx: Any, sizes: Any, share: Any, planes: int, h: int, w: int, oh: int, ow: int, kh: int,
+                        kw: int, sh: int, sw: int, ph: int, pw: int) -> None:
+    """`share`: room for one plane's windows. What a place gets is added up in the order of the window's places."""
+    for plane in range(planes):
+        for k in range(oh * ow):
+            share[k] = g[plane * oh * ow + k] / sizes[k]
+        for k in range(plane * h * w, (plane + 1) * h * w):
+            gx[k] = 0
+        for i in range(kh):
+            for j in range(kw):
+                begin = _first(j - pw, sw)
+                count = least((w - 1 - j + pw) // sw + 1, ow) - begin
+                for r in range(oh):
+                    row = r * sh - ph + i
+                    if row < 0 or row >= h:
+                        continue
+                    to, at = (plane * h + row) * w + j - pw + begin * sw, r * ow + begin
+                    if sw == 1:
+                        _spread(share, at, gx, to, 1, count)
+                    else:
+                        _spread(share, at, gx, to, sw, count)
