@@ -1,0 +1,148 @@
+"""The steps of saving and loading that all ranks take together; `checkpointer` says when.
+
+Each of them ends alike on all ranks: with the same result, or with the same exception.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..comm import Communicator
+from ..errors import CheckpointError, rank_prefix
+from .agree import agreed, describe, is_of_disk, understand
+from .loading import give_back
+from .manifest import Manifest
+from .store import Place, Store
+from .verify import verified
+from .writing import Job
+
+__all__ = ["Restored", "begin", "finish", "open_store", "restore", "say"]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What was loaded.
+
+    Attributes:
+        step: of the checkpoint.
+        path: of its folder.
+        extra: the values that were saved with it.
+        skipped: newer checkpoints that were damaged, and what is wrong with them.
+    """
+
+    step: int
+    path: str
+    extra: dict[str, Any]
+    skipped: tuple[str, ...] = field(default=(), repr=False)
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"distgrad: {text}\n")
+    sys.stderr.flush()
+
+
+def open_store(comm: Communicator, folder: str) -> Store:
+    """The folder, which rank 0 makes and locks, on all ranks."""
+    def first() -> Store | None:
+        if comm.rank:
+            return None
+        store = Store(folder, create=True)
+        try:
+            store.lock()
+            store.sweep()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    made = agreed(comm, "open the folder of checkpoints", first)
+    try:
+        return agreed(comm, "open the folder of checkpoints", lambda: made or Store(folder))
+    except BaseException:
+        if made is not None:
+            made.close()
+        raise
+
+
+def begin(comm: Communicator, store: Store, step: int, manifest: Manifest, files: Any, keep: int | None,
+           name: str | None = None) -> Job:
+    """One rank's job, when all ranks have left their mark in the new folder. Collective."""
+    def make() -> bytes:
+        if comm.rank:
+            return b""
+        if name is None:  # the folder is locked: nobody else writes there
+            store.sweep()
+        place, part = store.begin(step)
+        return json.dumps([place.serial, part]).encode()
+
+    told = agreed(comm, "save", make)
+    serial, part = json.loads(comm.broadcast_bytes(told))
+    jobs: list[Job] = []
+    try:
+        agreed(comm, "save in a folder that all ranks have to see",
+               lambda: jobs.append(Job(store, Place(serial, step), part, comm.rank, manifest, files, keep, name)))
+    except BaseException:
+        for job in jobs:
+            job.drop()
+        if comm.rank == 0:
+            store.remove(part)
+        raise
+    return jobs[0]
+
+
+def finish(comm: Communicator, job: Job) -> None:
+    """Wait for this rank's job, and learn how the others' have ended. Collective.
+
+    Raises:
+        OSError, ...: what failed on any rank, on all of them.
+        CheckpointError: the folder in which it was written has gone.
+    """
+    job.join()
+    told = comm.allgather_bytes(describe(job.error))
+    given_up = comm.allgather_bytes(b"1" if job.given_up else b"")
+    failures = [(rank, text) for rank, text in enumerate(told) if text]
+    if failures:  # what is not the disk's fault first
+        rank, text = min(failures, key=lambda failure: is_of_disk(failure[1]))
+        raise job.error if job.error is not None and rank == comm.rank else understand(text, rank, "save")
+    if any(given_up):
+        raise CheckpointError(f"{rank_prefix()}{job.name} was not published: its folder is gone")
+
+
+def restore(comm: Communicator, store: Store, state: Mapping[str, Any], step: int | None,
+             name: str | None = None) -> Restored:
+    """Load the newest checkpoint that is right, or the one of this name."""
+    def candidates() -> list[tuple[str, int | None]]:
+        if name is not None:
+            return [(name, None)]
+        return [(place.name, place.step) for place in store.places() if step in (None, place.step)]
+
+    found = agreed(comm, "load", lambda: candidates() if comm.rank == 0 else [])
+    found = json.loads(comm.broadcast_bytes(json.dumps(found).encode()))
+    skipped: list[str] = []
+    for candidate, promised in found:
+        path = os.path.join(store.path, candidate)
+        folders: list[int] = []
+        try:
+            try:
+                agreed(comm, "open it", lambda: folders.append(store.open(candidate)))  # noqa: B023 - called at once
+                manifest = verified(comm, folders[0], promised)
+            except (CheckpointError, OSError) as error:
+                manifest = str(error)
+            if isinstance(manifest, Manifest):
+                extra = give_back(comm, folders[0], manifest, state, path)
+                return Restored(manifest.step, path, extra, tuple(skipped))
+            skipped.append(f"{path}: {manifest}")
+            if comm.rank == 0:
+                say(f"skipped the checkpoint {path}: {manifest}")
+        finally:
+            for folder in folders:
+                os.close(folder)
+    if skipped:
+        raise CheckpointError(f"{rank_prefix()}no checkpoint in {store.path} is right:\n  " + "\n  ".join(skipped))
+    what = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+    raise FileNotFoundError(2, what, store.path)
