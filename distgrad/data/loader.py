@@ -16,7 +16,8 @@ from typing import Any
 
 from ..backend.random import Generator, default_generator, use_generator
 from .collate import default_collate, default_convert
-from .dataset import IterableDataset, Subset, TensorDataset
+from .dataset import IterableDataset
+from .rows import read_rows
 from .sampler import BatchSampler, RandomSampler, SequentialSampler, require_count
 
 __all__ = ["DataLoader"]
@@ -125,8 +126,7 @@ class DataLoader:
         try:
             if self.single:
                 return self.collate_fn(self.dataset[indices])
-            whole = _at_once(self.dataset, indices) if self.collate_fn is default_collate else None
-            return self.collate_fn([self.dataset[i] for i in indices]) if whole is None else whole
+            return self.collate_fn(read_rows(self.dataset, indices))
         except Exception as error:
             shown = indices if self.single else [*indices[:8], *(["..."] if len(indices) > 8 else [])]
             error.add_note(f"in DataLoader, batch {number}, samples {shown}")
@@ -186,14 +186,3 @@ def _check_kind(dataset: Any, shuffle: Any, sampler: Any, batch_sampler: Any) ->
         raise TypeError(f"DataLoader reads a Dataset, with __getitem__ and __len__; got {type(dataset).__name__}")
     if sampler is None and batch_sampler is None and not hasattr(dataset, "__len__"):
         raise TypeError(f"{type(dataset).__name__} has no length: define __len__, or pass a sampler")
-
-
-def _at_once(dataset: Any, indices: list[int]) -> Any:
-    """The collated batch of a TensorDataset, or of a Subset of one, by one indexing a tensor; None for others.
-
-    A subclass may make its samples differently, so only these very classes count.
-    """
-    while type(dataset) is Subset:
-        indices = [dataset.indices[i] for i in indices]
-        dataset = dataset.dataset
-    return list(dataset[list(indices)]) if type(dataset) is TensorDataset and len(indices) else None
