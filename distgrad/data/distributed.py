@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..config import launcher
-from .sampler import ResumableSampler, require_count, require_state
+from .resumable import ResumableSampler, require_count, require_state
 
 __all__ = ["DistributedSampler", "this_replica", "use_world"]
 
@@ -152,7 +152,6 @@ class DistributedSampler(ResumableSampler):
         what = "DistributedSampler"
         require_state(what, state, {"epoch": int, "seed": int, "shuffle": bool})
         if state["shuffle"] != self.shuffle:
-            raise ValueError(f"{what} state: it is of shuffle={state['shuffle']}, and shuffle={self.shuffle} here makes "
-                             "another order")
+            raise ValueError(f"{what} state: its order is of shuffle={state['shuffle']}, and here it is {self.shuffle}")
         self._load(what, state)
         self.epoch, self.seed = int(state["epoch"]), int(state["seed"])
