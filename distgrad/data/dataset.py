@@ -11,9 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+
+from .._tensor.creation import from_numpy
 from ..backend.random import Generator, default_generator
 from ..graph.base import TensorBase
-from .rows import Parallel, Rows, as_indices, read_rows
+from .rows import Parallel, Rows, read_rows
 
 __all__ = ["ChainDataset", "ConcatDataset", "Dataset", "IterableDataset", "StackDataset", "Subset", "TensorDataset",
            "random_split"]
@@ -78,8 +81,8 @@ class TensorDataset(Dataset[tuple[Any, ...]]):
 
     def __getitems__(self, indices: Sequence[int]) -> Parallel:
         """The samples at these indices, by one indexing a tensor; copies."""
-        found = as_indices(indices, len(self))
-        return Parallel([Rows(tensor[found]) for tensor in self.tensors])
+        found = np.asarray(indices)
+        return Parallel([Rows(_take(tensor, found)) for tensor in self.tensors])
 
     def __len__(self) -> int:
         return int(self.tensors[0].shape[0])
@@ -229,6 +232,13 @@ def random_split(dataset: Dataset[T], lengths: Sequence[int | float],
     order = (generator or default_generator()).numpy.permutation(total).tolist()
     ends = list(accumulate(counts))
     return [Subset(dataset, order[end - count:end]) for count, end in zip(counts, ends)]
+
+
+def _take(tensor: Any, indices: np.ndarray) -> Any:
+    """Rows of a tensor. Where no graph is to be recorded, the copy is all that there is to do."""
+    if tensor.requires_grad or not isinstance(tensor.array, np.ndarray):
+        return tensor[indices]
+    return from_numpy(tensor.array.take(indices, 0))
 
 
 def _length(dataset: Any) -> int:

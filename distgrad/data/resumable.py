@@ -103,7 +103,7 @@ class ResumableSampler(Sampler[int]):
         for begin in range(0, len(rest), _BLOCK):  # a list of all indices would take eight times their memory
             block = rest[begin:begin + _BLOCK]
             for place, index in enumerate(block.tolist() if isinstance(block, np.ndarray) else block, begin + 1):
-                self.mark(place)
+                self._taken = place
                 yield index
         self.mark(len(rest), done=True)
 

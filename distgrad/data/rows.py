@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Parallel", "Rows", "as_indices", "read_rows", "reads_many", "take_rows"]
+__all__ = ["Parallel", "Rows", "as_indices", "read_rows", "take_rows"]
 
 
 class Rows(Sequence[Any]):
@@ -42,19 +43,16 @@ class Parallel(Sequence[Any]):
         return tuple(values) if self.names is None else dict(zip(self.names, values))
 
 
-def reads_many(dataset: Any) -> bool:
+@lru_cache
+def _reads_many(kind: type) -> bool:
     """Whether `__getitems__` says what `__getitem__` says: a subclass that defines the latter alone has changed it."""
-    for kind in type(dataset).__mro__:
-        if "__getitems__" in vars(kind):
-            return True
-        if "__getitem__" in vars(kind):
-            return False
-    return False
+    first = next((base for base in kind.__mro__ if {"__getitem__", "__getitems__"} & vars(base).keys()), object)
+    return "__getitems__" in vars(first)
 
 
 def read_rows(dataset: Any, indices: Sequence[Any]) -> Sequence[Any]:
     """The samples at these indices, in one call where the dataset offers it."""
-    if len(indices) and reads_many(dataset):
+    if len(indices) and _reads_many(type(dataset)):
         found = dataset.__getitems__(indices)
         if len(found) != len(indices):
             raise ValueError(f"{type(dataset).__name__}.__getitems__ gave {len(found)} samples for {len(indices)} "

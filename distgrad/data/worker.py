@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,16 +68,14 @@ class Plan:
     drop_last: bool
 
 
-@dataclass(frozen=True)
-class Begin:
+class Begin(NamedTuple):
     """A pass begins; its random streams follow from `entropy`. Threads get their caller's context."""
 
     entropy: tuple[int, ...]
     context: contextvars.Context | None = None
 
 
-@dataclass(frozen=True)
-class Read:
+class Read(NamedTuple):
     """One batch is wanted: its number in the pass, where in the order it begins, and its indices, if it has some."""
 
     number: int

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import distgrad as dg
-from distgrad.data import Dataset, IterableDataset, get_worker_info
+from distgrad.data import Dataset, DistributedSampler, IterableDataset, get_worker_info
 
-__all__ = ["Broken", "Deadly", "Noisy", "Part", "Pair", "Seen", "Slow", "Stuck", "Texts", "Whole", "fail_to_begin",
-           "halve", "odd_object"]
+__all__ = ["AsksForRank", "Broken", "Deadly", "Noisy", "Part", "Pair", "Seen", "Slow", "Stuck", "Texts", "Whole",
+           "fail_to_begin", "halve", "odd_object"]
 
 
 class Pair(NamedTuple):
@@ -84,6 +84,17 @@ class Seen(Noisy):
         info = get_worker_info()
         assert info is not None and info.dataset is not None
         return [info.id, info.num_workers, info.seed % 2**31, os.getpid(), random.random(), np.random.rand()]
+
+
+class AsksForRank(Noisy):
+    """Each sample is the rank of whoever reads it: the world's, or that of a sampler which was not told."""
+
+    def __init__(self, n: int, whom: str = "world") -> None:
+        super().__init__(n)
+        self.whom = whom
+
+    def __getitem__(self, index: int) -> Any:
+        return dg.distributed.get_rank() if self.whom == "world" else DistributedSampler(1).rank
 
 
 class Whole(IterableDataset[int]):
