@@ -29,14 +29,16 @@ __all__ = ["bench"]
 
 _SIZES = {"allreduce": "bytes", "update": "parameters"}  # and what their sizes are
 _ALONE = ("modes", "op")  # on one rank
-_LEAST = {"allreduce": 2, "update": 2, "step": 1, "overlap": 2, "checkpoint": 1}  # ranks
+_LEAST = {"allreduce": 2, "update": 2, "step": 1, "overlap": 2, "loader": 1, "checkpoint": 1}  # ranks
 _ROUNDS = {"modes": 100, "op": 100, "checkpoint": 5}  # otherwise 30
-_ONE_THREAD = ("step", "overlap", "checkpoint")  # they compute, and a rank computes on one core
+_ONE_THREAD = ("step", "overlap", "loader", "checkpoint")  # they compute, and a rank computes on one core
 _TEXTS = {"modes": "what recording costs, a chain of small operations", "op": "what one small operation costs, and its "
           "backward", "allreduce": "one buffer summed over ranks",
           "update": "mean, norm, clip and Adam", "step": "training steps of small models, in parts",
           "overlap": "how much of an exchange a backward hides",
+          "loader": "how long a training step waits for its batch",
           "checkpoint": "what saving a sharded training state costs training"}
+_NO_PEER = ("overlap", "loader", "checkpoint")
 _NOT_PASSED_ON = ("command", "name", "ranks", "jsonl", "plot")
 
 
@@ -47,7 +49,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     for name, each in found.items():
         each.add_argument("--rounds", type=int, default=_ROUNDS.get(name, 30), help="(default: %(default)s)")
         each.add_argument("--jsonl", metavar="FILE", help="append the JSON lines to this file too")
-        if name not in ("overlap", "checkpoint"):
+        if name not in _NO_PEER:
             each.add_argument("--peer", choices=("torch",), help="measure this one in the same rounds")
         if name in _LEAST:
             each.add_argument("-n", "--ranks", default="1,2" if name == "step" else "2", metavar="N,M", help="how many "
@@ -64,6 +66,12 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     overlap.add_argument("--megabytes", type=float, help="gradients of the synthetic model (default: 16)")
     overlap.add_argument("--ratio", type=float, help="how long its backward computes, over the exchange (default: 1)")
     overlap.add_argument("--transport", choices=("auto", "shared", "mpi"), default="auto", help="(default: auto)")
+    loader = found["loader"]
+    loader.add_argument("--source", metavar="A,B", help="where samples lie: tensors, npy (default: both)")
+    loader.add_argument("--workers", metavar="N,M", default="0,2", help="how many read ahead (default: %(default)s)")
+    loader.add_argument("--worker", choices=("thread", "process"), default="thread", help="(default: %(default)s)")
+    loader.add_argument("--length", type=int, default=64, help="steps in a pass, of which --rounds are measured "
+                        "(default: %(default)s)")
     overlap.add_argument("--hook", metavar="NAME", help="measure this comm hook too, such as bf16")
     saved = found["checkpoint"]
     saved.add_argument("--parameters", type=int, default=25_000_000, help="of the model (default: %(default)s)")
@@ -263,7 +271,25 @@ def _hook(name: str) -> Callable[..., Any]:
     return found
 
 
-_BODIES = {"allreduce": _sized, "update": _sized, "step": _step, "overlap": _overlap,
+def _loader(args: argparse.Namespace) -> Callable[[Communicator], None]:
+    from distgrad.bench import loader
+    from distgrad.bench.surroundings import tell
+
+    sources = _names("--source", args.source, loader.SOURCES) or loader.SOURCES
+    workers = _numbers("--workers", args.workers, least=0)
+    if args.length < 1:
+        raise CommandError("--length must be at least 1")
+
+    def body(comm: Communicator) -> None:
+        fed = loader.run(comm, sources, workers, args.worker, args.length, args.rounds)
+        if comm.rank == 0:
+            tell(fed.where)
+            loader.report(fed)
+
+    return body
+
+
+_BODIES = {"allreduce": _sized, "update": _sized, "step": _step, "overlap": _overlap, "loader": _loader,
            "checkpoint": _checkpoint}
 
 
@@ -277,13 +303,13 @@ def _names(option: str, text: str | None, known: Sequence[str] | dict[str, Any])
     return found
 
 
-def _numbers(option: str, text: str | None) -> list[int]:
+def _numbers(option: str, text: str | None, least: int = 1) -> list[int]:
     try:
         found = [int(word) for word in text.split(",")] if text else []
     except ValueError:
-        found = [0]
-    if any(number < 1 for number in found):
-        raise CommandError(f"{option} {text}: give whole numbers above 0, separated by commas")
+        found = [least - 1]
+    if any(number < least for number in found):
+        raise CommandError(f"{option} {text}: give whole numbers above {least - 1}, separated by commas")
     return found
 
 

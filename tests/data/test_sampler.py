@@ -21,7 +21,7 @@ def test_sequential_and_random() -> None:
     assert sorted(first) == sorted(second) == list(TEN)
     assert first != second, "another order each time"
     assert list(RandomSampler(TEN, generator=dg.Generator(0))) == first
-    assert list(RandomSampler([])) == []
+    assert list(RandomSampler(range(1))) == [0]
 
 
 def test_random_follows_the_contexts_seed() -> None:
@@ -105,6 +105,7 @@ def test_a_dataset_that_grows_is_measured_again() -> None:
     (lambda: BatchSampler(TEN, True, False), TypeError, "batch_size is a whole number"),
     (lambda: BatchSampler(TEN, 2, "no"), TypeError, "drop_last"),
     (lambda: RandomSampler(TEN, num_samples=0), ValueError, "num_samples is at least 1"),
+    (lambda: RandomSampler([]), ValueError, "empty"),
     (lambda: RandomSampler([], num_samples=3), ValueError, "empty"),
     (lambda: RandomSampler(TEN, 1), TypeError, "replacement"),
     (lambda: iter(Sampler()), NotImplementedError, "__iter__"),
