@@ -17,7 +17,7 @@ from ..errors import CheckpointError
 
 __all__ = ["check_name", "flush_folder", "hashed", "open_regular", "read_whole", "write_file"]
 
-_CHUNK = 1 << 22  # bytes that are hashed and written at a time: they stay in the cache in between
+_CHUNK = 1 << 20  # bytes that are hashed and written at a time: they stay in the cache in between
 # Letters that mean nothing to a file system, so that a name cannot lead out of its folder.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
 _KINDS = ((stat.S_ISLNK, "a symbolic link"), (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"),

@@ -73,6 +73,7 @@ class Store:
                 os.mkdir(self.path, 0o700)
         self._handle = os.open(self.path, _FOLDER)
         self._lock: int | None = None
+        self.damaged: set[str] = set()  # names of checkpoints that were found so
 
     def close(self) -> None:
         """Give the lock and the descriptors back."""
@@ -177,8 +178,12 @@ class Store:
         flush_folder(self._handle)
 
     def rotate(self, keep: int) -> None:
-        """Remove all checkpoints but the newest `keep`."""
-        for place in self.places()[keep:]:
+        """Remove what is older than the newest `keep` checkpoints; those that are known as damaged do not count."""
+        places = self.places()
+        kept = [place for place in places if place.name not in self.damaged][:keep]
+        for place in places if len(kept) == keep else ():
+            if place >= kept[-1]:
+                continue
             old = f".{place.name}.{secrets.token_hex(4)}.old"
             with suppress(OSError):
                 os.rename(place.name, old, src_dir_fd=self._handle, dst_dir_fd=self._handle)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from ..comm import Communicator
 from ..errors import CheckpointError, rank_prefix
@@ -22,6 +22,8 @@ from .verify import verified
 from .writing import Job
 
 __all__ = ["Restored", "begin", "finish", "open_store", "restore", "say"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,21 @@ def open_store(comm: Communicator, folder: str) -> Store:
 
     made = agreed(comm, "open the folder of checkpoints", first)
     try:
-        return agreed(comm, "open the folder of checkpoints", lambda: made or Store(folder))
+        return agreed(comm, "open the folder of checkpoints",
+                      lambda: made or _seen(comm, folder, lambda: Store(folder)))
     except BaseException:
         if made is not None:
             made.close()
         raise
+
+
+def _seen(comm: Communicator, folder: str, action: Callable[[], T]) -> T:
+    """The result of an action that finds what rank 0 has just made."""
+    try:
+        return action()
+    except FileNotFoundError:
+        raise CheckpointError(f"{rank_prefix()}{folder}: what rank 0 has made there is not seen by rank {comm.rank}: "
+                              "take a folder on a file system that all ranks share") from None
 
 
 def begin(comm: Communicator, store: Store, step: int, manifest: Manifest, files: Any, keep: int | None,
@@ -84,8 +96,9 @@ def begin(comm: Communicator, store: Store, step: int, manifest: Manifest, files
     serial, part = json.loads(comm.broadcast_bytes(told))
     jobs: list[Job] = []
     try:
-        agreed(comm, "save in a folder that all ranks have to see",
-               lambda: jobs.append(Job(store, Place(serial, step), part, comm.rank, manifest, files, keep, name)))
+        agreed(comm, "save",
+               lambda: jobs.append(_seen(comm, store.path, lambda: Job(
+                   store, Place(serial, step), part, comm.rank, manifest, files, keep, name))))
     except BaseException:
         for job in jobs:
             job.drop()
@@ -116,33 +129,46 @@ def finish(comm: Communicator, job: Job) -> None:
 def restore(comm: Communicator, store: Store, state: Mapping[str, Any], step: int | None,
              name: str | None = None) -> Restored:
     """Load the newest checkpoint that is right, or the one of this name."""
-    def candidates() -> list[tuple[str, int | None]]:
-        if name is not None:
-            return [(name, None)]
-        return [(place.name, place.step) for place in store.places() if step in (None, place.step)]
-
-    found = agreed(comm, "load", lambda: candidates() if comm.rank == 0 else [])
-    found = json.loads(comm.broadcast_bytes(json.dumps(found).encode()))
-    skipped: list[str] = []
-    for candidate, promised in found:
-        path = os.path.join(store.path, candidate)
-        folders: list[int] = []
-        try:
+    skipped: dict[str, str] = {}
+    while candidates := _candidates(comm, store, step, name, skipped):
+        for candidate, promised in candidates:
+            path = os.path.join(store.path, candidate)
+            folders: list[int] = []
             try:
-                agreed(comm, "open it", lambda: folders.append(store.open(candidate)))  # noqa: B023 - called at once
-                manifest = verified(comm, folders[0], promised)
-            except (CheckpointError, OSError) as error:
-                manifest = str(error)
-            if isinstance(manifest, Manifest):
-                extra = give_back(comm, folders[0], manifest, state, path)
-                return Restored(manifest.step, path, extra, tuple(skipped))
-            skipped.append(f"{path}: {manifest}")
-            if comm.rank == 0:
-                say(f"skipped the checkpoint {path}: {manifest}")
-        finally:
-            for folder in folders:
-                os.close(folder)
+                try:
+                    agreed(comm, "open it", lambda: folders.append(store.open(candidate)))  # noqa: B023 - called at once
+                    manifest = verified(comm, folders[0], promised)
+                except (CheckpointError, OSError) as error:
+                    manifest = str(error)
+                if isinstance(manifest, Manifest):
+                    extra = give_back(comm, folders[0], manifest, state, path)
+                    return Restored(manifest.step, path, extra, tuple(skipped.values()))
+                skipped[candidate] = f"{path}: {manifest}"
+                store.damaged.add(candidate)
+                if comm.rank == 0:
+                    say(f"skipped the checkpoint {path}: {manifest}")
+            finally:
+                for folder in folders:
+                    os.close(folder)
     if skipped:
-        raise CheckpointError(f"{rank_prefix()}no checkpoint in {store.path} is right:\n  " + "\n  ".join(skipped))
+        raise CheckpointError("\n  ".join([f"{rank_prefix()}no checkpoint in {store.path} is right:",
+                                           *skipped.values()]))
     what = "no checkpoint" if step is None else f"no checkpoint of step {step}"
     raise FileNotFoundError(2, what, store.path)
+
+
+def _candidates(comm: Communicator, store: Store, step: int | None, name: str | None,
+                tried: Mapping[str, str]) -> list[tuple[str, int | None]]:
+    """Names of checkpoints that were not tried yet, and their steps, as rank 0 sees them; the newest first.
+
+    To be asked again when none was right: a job may be writing new ones and removing old ones.
+    """
+    def find() -> list[tuple[str, int | None]]:
+        if comm.rank:
+            return []
+        found: list[tuple[str, int | None]] = [(place.name, place.step) for place in store.places()
+                                               if step in (None, place.step)]
+        return [each for each in (found if name is None else [(name, None)]) if each[0] not in tried]
+
+    found = agreed(comm, "load", find)
+    return [(each, promised) for each, promised in json.loads(comm.broadcast_bytes(json.dumps(found).encode()))]

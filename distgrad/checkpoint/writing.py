@@ -25,7 +25,7 @@ from .tensorfile import TensorFile
 
 __all__ = ["Job"]
 
-_SHORT, _LONG = 0.005, 0.1  # seconds between two looks, at first and later on
+_SHORT, _LONG = 0.002, 0.02  # seconds between two looks, at first and later on
 _NICE = 5                   # how much the writing thread stands back behind training
 
 

@@ -19,6 +19,9 @@ import distgrad as dg
 from distgrad import checkpoint, nn, simulate
 from distgrad.checkpoint import Checkpointer
 from distgrad.checkpoint.manifest import Manifest, _digest
+from distgrad.checkpoint.store import Store
+from distgrad.comm import SelfCommunicator
+from distgrad.distributed import world
 from distgrad.errors import CheckpointError
 from tests.checkpoint.training import Training, bits
 
@@ -283,3 +286,62 @@ def test_leftovers_are_swept_and_nothing_else(tmp_path: Path) -> None:
         checkpoints.save(3, MODEL)
     assert all(path.exists() for path in kept) and (outside / "precious").exists()
     assert threading.active_count() == 1
+
+
+def test_what_is_known_as_damaged_does_not_count_as_kept(tmp_path: Path) -> None:
+    _, newer = two(tmp_path / "c")
+    flip(newer / "model.safetensors")
+    with Checkpointer(tmp_path / "c", keep=2) as checkpoints:
+        found = checkpoints.resume(MODEL)
+        assert found is not None and found.step == 1
+        checkpoints.save(2, MODEL)
+        assert checkpoints.steps() == [2, 2, 1], "the one that is damaged can be looked at"
+        checkpoints.save(3, MODEL)
+        assert checkpoints.steps() == [3, 2], "and goes when two newer ones are there"
+    assert checkpoint.load(tmp_path / "c", MODEL, step=2).skipped == ()
+
+
+def test_a_folder_that_other_ranks_do_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, apart = Store.open, threading.Event()
+
+    def blind(store: Store, name: str) -> int:
+        if apart.is_set() and world().rank == 1 and name.endswith(".part"):
+            raise FileNotFoundError(2, "No such file or directory", name)
+        return real(store, name)
+
+    def body(rank: int) -> None:
+        with Checkpointer(tmp_path / "c") as checkpoints:
+            checkpoints.save(1, {})
+            apart.set()
+            with pytest.raises(CheckpointError, match=r"not seen by rank 1: take a folder on a file system"):
+                checkpoints.save(2, {})
+            apart.clear()
+            checkpoints.save(3, {})
+            assert checkpoints.steps() == [3, 1]
+
+    monkeypatch.setattr(Store, "open", blind)
+    simulate(2)(body)
+
+
+def test_reading_while_a_job_writes(tmp_path: Path) -> None:
+    """Each read finds a whole checkpoint, although the only one there is is replaced all the time."""
+    with Checkpointer(tmp_path / "c", keep=1) as checkpoints:
+        checkpoints.save(0, {"model": nn.Linear(3, 2)})
+        done = threading.Event()
+        steps: list[int] = []
+
+        def read() -> None:
+            while not done.is_set():
+                found = checkpoint.load(tmp_path / "c", {"model": nn.Linear(3, 2)}, comm=SelfCommunicator())
+                steps.append(found.step)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            for step in range(1, 100):
+                checkpoints.save(step, {"model": nn.Linear(3, 2)})
+                assert reader.is_alive(), "it raised"
+        finally:
+            done.set()
+            reader.join()
+    assert steps == sorted(steps) and len(set(steps)) > 3
