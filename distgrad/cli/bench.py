@@ -49,7 +49,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     for name, each in found.items():
         each.add_argument("--rounds", type=int, default=_ROUNDS.get(name, 30), help="(default: %(default)s)")
         each.add_argument("--jsonl", metavar="FILE", help="append the JSON lines to this file too")
-        if name not in _NO_PEER:
+        if name not in (*_NO_PEER, "step"):
             each.add_argument("--peer", choices=("torch",), help="measure this one in the same rounds")
         if name in _LEAST:
             each.add_argument("-n", "--ranks", default="1,2" if name == "step" else "2", metavar="N,M", help="how many "
@@ -61,6 +61,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     step.add_argument("--workload", metavar="A,B", help="which models (default: all)")
     step.add_argument("--mode", default="replicated", metavar="A,B", help="where the optimizer's state is: replicated, "
                       "sharded or both (default: replicated)")
+    step.add_argument("--peer", metavar="A,B", help="measure these in the same rounds: torch, jax (on one rank), both")
+    step.add_argument("--compile", action="store_true", help="with --peer torch: measure its compiled modules too")
     step.add_argument("--plot", metavar="FILE", help="draw the steps into this picture")
     overlap.add_argument("--workload", metavar="A,B", help="which models (default: a synthetic one)")
     overlap.add_argument("--megabytes", type=float, help="gradients of the synthetic model (default: 16)")
@@ -88,9 +90,8 @@ def bench(args: argparse.Namespace) -> int:
     """
     if args.rounds < 1:
         raise CommandError("--rounds must be at least 1")
-    peer = getattr(args, "peer", None)
-    if peer and importlib.util.find_spec(peer) is None:
-        raise CommandError(f"--peer {peer}: it is not installed here")
+    if "torch" not in _peers(args) and getattr(args, "compile", False):
+        raise CommandError("--compile is about torch's modules: it goes with --peer torch")
     if args.name in _ALONE:
         with _kept(args) as file, recorded(file):
             (_modes if args.name == "modes" else _op)(args)
@@ -116,8 +117,8 @@ def _start(counts: Sequence[int], args: argparse.Namespace, body: Callable[[Comm
     """Run on each number of ranks in turn: on one here, pinned as a rank is, on several in a job of their own."""
     words = ["-m", "distgrad", "bench", args.name]
     for name, value in vars(args).items():
-        if name not in _NOT_PASSED_ON and value is not None:
-            words += [f"--{name}", str(value)]
+        if name not in _NOT_PASSED_ON and value is not None and value is not False:
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     words += ["--jsonl", file] if file else []
     for ranks in counts:
         if ranks == 1:
@@ -202,9 +203,10 @@ def _step(args: argparse.Namespace) -> Callable[[Communicator], None]:
 
     workloads = _names("--workload", args.workload, WORKLOADS) or tuple(WORKLOADS)
     chosen = _names("--mode", args.mode, step.MODES)
+    peers = _peers(args)
 
     def body(comm: Communicator) -> None:
-        for number, race in enumerate(step.run(comm, workloads, args.rounds, chosen, args.peer)):
+        for number, race in enumerate(step.run(comm, workloads, args.rounds, chosen, peers, args.compile)):
             if comm.rank == 0:
                 if number == 0:
                     tell(race.where)
@@ -300,6 +302,17 @@ def _names(option: str, text: str | None, known: Sequence[str] | dict[str, Any])
     for name in found:
         if name not in known:
             raise CommandError(f"{option} {name}: choose among {', '.join(known)}, separated by commas")
+    return found
+
+
+def _peers(args: argparse.Namespace) -> tuple[str, ...]:
+    """The libraries to measure beside, all of them installed."""
+    from distgrad.bench.peers import PEERS
+
+    found = _names("--peer", getattr(args, "peer", None), PEERS)
+    for peer in found:
+        if importlib.util.find_spec(peer) is None:
+            raise CommandError(f"--peer {peer}: it is not installed here")
     return found
 
 

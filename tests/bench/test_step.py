@@ -65,7 +65,7 @@ def test_what_counts_is_the_slowest_rank_of_each_step() -> None:
     column["norm"][:, 0, timed] = [0.5, 1.5, 2.5]
     column["loss"][...] = 2.0
     column["loss"][1, 1, 4] = 1.5
-    race = step._judged(WORKLOADS["mlp"], ["ours", "theirs"], notes, 5, {})
+    race = step._judged(WORKLOADS["mlp"], ["ours", "theirs"], notes, 5, {}, {})
     assert [s.name for s in race.parts["waiting"]] == ["ours"]
     assert race.parts["total"][0].median == 20  # of 20, 30, 12
     assert race.parts["clip"][0].median == 3  # of 2, 3, 5: the clips of those ranks
