@@ -96,8 +96,9 @@ class Checkpointer:
         self.wait()
         share = collect(self.comm, state, extra or {})
         manifest = Manifest(int(step), self.comm.size, share.parts, {})
-        if asynchronous:
-            self._rooms = {file.name: file.copy(self._rooms.get(file.name)) for file in share.files}
+        if asynchronous:  # there may be no memory for it
+            self._rooms = agreed(self.comm, "save", lambda: {
+                file.name: file.copy(self._rooms.get(file.name)) for file in share.files})
         try:
             self._job = begin(self.comm, store, int(step), manifest, share.files, self.keep)
         except OSError as error:

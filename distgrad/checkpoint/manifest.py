@@ -54,13 +54,21 @@ class Manifest:
     files: dict[str, tuple[int, str]]
 
     def to_bytes(self) -> bytes:
-        """As a file."""
+        """As a file.
+
+        Raises:
+            ValueError: it could not be read again, for it is too large.
+        """
         parts = {name: {"per_rank": part.per_rank, "states": part.states, "files": list(part.files)}
                  for name, part in self.parts.items()}
         content = {"step": self.step, "ranks": self.ranks, "files": {n: list(f) for n, f in self.files.items()},
                    "parts": parts}
-        return json.dumps({"format": _FORMAT, "version": _VERSION, "sha256": _digest(content), "content": content},
-                          allow_nan=False, separators=(",", ":")).encode()
+        whole = json.dumps({"format": _FORMAT, "version": _VERSION, "sha256": _digest(content), "content": content},
+                           allow_nan=False, separators=(",", ":")).encode()
+        if len(whole) > LIMIT:
+            raise ValueError(f"{MANIFEST} would have {len(whole):,} bytes, more than the {LIMIT:,} that it may have: "
+                             "keep long lists of numbers as arrays")
+        return whole
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:

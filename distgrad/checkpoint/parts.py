@@ -81,7 +81,7 @@ def collect(comm: Communicator, state: Mapping[str, Any], extra: Mapping[str, An
             for name, part in found.items()}
     everybody = [json.loads(told) for told in comm.allgather_bytes(json.dumps(mine).encode())]
     _require_same(everybody)
-    files, names = _divide(found, comm.rank, comm.size)
+    files, names = agreed(comm, "save", lambda: _divide(found, comm.rank, comm.size))
     parts = {}
     for name, part in found.items():
         states = [json.loads(told[name][1]) for told in everybody] if part.per_rank else [part.state]

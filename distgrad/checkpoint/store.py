@@ -20,6 +20,7 @@ import secrets
 import shutil
 import stat
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ __all__ = ["Place", "Store"]
 _NAME = re.compile(r"(\d{6,15})-step-(\d{1,19})")
 _LEFT = re.compile(r"\.(\d{6,15})-step-\d{1,19}\.[0-9a-f]{8}\.(part|old)")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_LOOKS, _PAUSE = 5, 0.01  # how often a folder is listed that seems empty while a job writes there, and seconds between
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # what file systems without locks say
 
 
@@ -122,7 +124,13 @@ class Store:
 
     def places(self) -> list[Place]:
         """All checkpoints, the newest first."""
-        found = [place for name in self._names() if (place := Place.of(name)) and self.has(place.name)]
+        found: list[Place] = []
+        for _ in range(_LOOKS):
+            names = self._names()
+            found = [place for name in names if (place := Place.of(name)) and self.has(place.name)]
+            if found or not any(Place.of(name) or _LEFT.fullmatch(name) for name in names):
+                break
+            time.sleep(_PAUSE)  # a listing can miss what is renamed while it is made
         return sorted(found, reverse=True)
 
     def _names(self) -> list[str]:

@@ -56,6 +56,9 @@ class TensorFile:
     Args:
         name: of the file.
         arrays: as `to_storable` gives them; written from their own memory, unless `copy` is called.
+
+    Raises:
+        ValueError: so many arrays that their names could not be read again.
     """
 
     def __init__(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -69,6 +72,8 @@ class TensorFile:
             at += array.nbytes
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
+        if len(text) > _HEADER_MOST:
+            raise ValueError(f"{name}: {len(arrays):,} arrays are too many for one file; put numbers into one array")
         self._header = len(text).to_bytes(8, "little") + text
         self.nbytes = at
 

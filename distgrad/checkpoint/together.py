@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from ..comm import Communicator
@@ -90,15 +90,21 @@ def begin(comm: Communicator, store: Store, step: int, manifest: Manifest, files
         if name is None:  # the folder is locked: nobody else writes there
             store.sweep()
         place, part = store.begin(step)
-        return json.dumps([place.serial, part]).encode()
+        return json.dumps([place.serial, place.step, part]).encode()
 
     told = agreed(comm, "save", make)
-    serial, part = json.loads(comm.broadcast_bytes(told))
+    serial, named, part = json.loads(comm.broadcast_bytes(told))
     jobs: list[Job] = []
+
+    def join() -> None:
+        if step != named:
+            raise ValueError(f"{rank_prefix()}rank 0 saves step {named}, and this rank step {step}")
+        place = Place(serial, step)
+        jobs.append(_seen(comm, store.path,
+                          lambda: Job(store, place, part, comm.rank, manifest, files, keep, name)))
+
     try:
-        agreed(comm, "save",
-               lambda: jobs.append(_seen(comm, store.path, lambda: Job(
-                   store, Place(serial, step), part, comm.rank, manifest, files, keep, name))))
+        agreed(comm, "save", join)
     except BaseException:
         for job in jobs:
             job.drop()
@@ -133,28 +139,52 @@ def restore(comm: Communicator, store: Store, state: Mapping[str, Any], step: in
     while candidates := _candidates(comm, store, step, name, skipped):
         for candidate, promised in candidates:
             path = os.path.join(store.path, candidate)
-            folders: list[int] = []
-            try:
-                try:
-                    agreed(comm, "open it", lambda: folders.append(store.open(candidate)))  # noqa: B023 - called at once
-                    manifest = verified(comm, folders[0], promised)
-                except (CheckpointError, OSError) as error:
-                    manifest = str(error)
-                if isinstance(manifest, Manifest):
-                    extra = give_back(comm, folders[0], manifest, state, path)
-                    return Restored(manifest.step, path, extra, tuple(skipped.values()))
-                skipped[candidate] = f"{path}: {manifest}"
+            found = _try(comm, store, candidate, promised, state)
+            if isinstance(found, Restored):
+                return replace(found, skipped=tuple(skipped.values()))
+            skipped[candidate] = f"{path}: {found}"
+            if not _is_gone(comm, store, candidate):
                 store.damaged.add(candidate)
                 if comm.rank == 0:
-                    say(f"skipped the checkpoint {path}: {manifest}")
-            finally:
-                for folder in folders:
-                    os.close(folder)
+                    say(f"skipped the checkpoint {path}: {found}")
     if skipped:
         raise CheckpointError("\n  ".join([f"{rank_prefix()}no checkpoint in {store.path} is right:",
                                            *skipped.values()]))
     what = "no checkpoint" if step is None else f"no checkpoint of step {step}"
     raise FileNotFoundError(2, what, store.path)
+
+
+def _try(comm: Communicator, store: Store, name: str, step: int | None, state: Mapping[str, Any]) -> Restored | str:
+    """Load one checkpoint, or say what is wrong with it.
+
+    Raises:
+        CheckpointError: it is right, and does not fit.
+    """
+    path = os.path.join(store.path, name)
+    folders: list[int] = []
+    try:
+        agreed(comm, "open it", lambda: folders.append(store.open(name)))
+        manifest = verified(comm, folders[0], step)
+    except (CheckpointError, OSError) as error:
+        manifest = str(error)
+    try:
+        if isinstance(manifest, str):
+            return manifest
+        extra = give_back(comm, folders[0], manifest, state, path)
+        return Restored(manifest.step, path, extra)
+    except CheckpointError as error:
+        if _is_gone(comm, store, name):  # before all of its files were open, and anything was changed
+            return str(error)
+        raise
+    finally:
+        for folder in folders:
+            os.close(folder)
+
+
+def _is_gone(comm: Communicator, store: Store, name: str) -> bool:
+    """Whether a job that writes there has removed a checkpoint in the meantime, as rank 0 sees it."""
+    gone = comm.rank == 0 and not store.has(name)
+    return comm.broadcast_bytes(b"1" if gone else b"") == b"1"
 
 
 def _candidates(comm: Communicator, store: Store, step: int | None, name: str | None,

@@ -206,6 +206,8 @@ def test_a_state_that_differs_between_ranks_is_refused(tmp_path: Path) -> None:
                 checkpoints.save(1, {}, {"rank": rank})
             with pytest.raises(TypeError, match="'thing' has no state_dict"):
                 checkpoints.save(1, {"thing": 3} if rank == 1 else {"thing": Position()})
+            with pytest.raises(ValueError, match="rank 0 saves step 0, and this rank step 1"):
+                checkpoints.save(rank, {})
             for name in ("extra", "random", "a/b", "a.b", "", "..", 3):
                 with pytest.raises(ValueError, match="cannot name a part"):
                     checkpoints.save(1, {name: Position()})
@@ -294,6 +296,22 @@ def test_large_models_are_divided_among_the_ranks(tmp_path: Path) -> None:
     sizes = [path.stat().st_size for path in sorted((tmp_path / "c").glob("*/model-*-of-00003.safetensors"))]
     assert len(sizes) == 3 and max(sizes) < 2.1 * min(sizes)
     assert sum(sizes) > sum(array.nbytes for array in before.values())
+
+
+def test_states_that_are_too_large_for_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distgrad.checkpoint.manifest.LIMIT", 20_000)
+    monkeypatch.setattr("distgrad.checkpoint.tensorfile._HEADER_MOST", 20_000)
+
+    def body(rank: int) -> None:
+        with Checkpointer(tmp_path / "c") as checkpoints:
+            with pytest.raises(ValueError, match="long lists of numbers as arrays"):
+                checkpoints.save(1, {}, {"losses": [0.1] * 10_000})
+            with pytest.raises(ValueError, match="too many for one file"):
+                checkpoints.save(1, {}, {"losses": [np.zeros(1)] * 1000})
+            checkpoints.save(1, {}, {"losses": np.full(10_000, 0.1)})
+            assert checkpoints.steps() == [1]
+
+    simulate(2)(body)
 
 
 def test_newest_means_saved_last(tmp_path: Path) -> None:

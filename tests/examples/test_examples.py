@@ -89,6 +89,28 @@ def test_losses_do_not_depend_on_the_number_of_ranks(text: Path, tmp_path: Path)
     assert found["four"] == pytest.approx(found["alone"], rel=1e-4)
 
 
+@EVERY_WAY
+def test_training_goes_on_where_it_was_stopped(start: str, text: Path, tmp_path: Path) -> None:
+    """In mid-epoch; with the same ranks to the same bits, and after steps on another number to the same losses."""
+    options = "--text", text, *SMALL, "--save-every", 4
+
+    def train(way: str, steps: int, name: str, folder: str | None = None) -> list[float]:
+        more = () if folder is None else ("--checkpoint", folder)
+        done = run(way, LM, *options, "--steps", steps, "--losses", name, *more, folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return [*losses(tmp_path / name), validation(done)]
+
+    whole = train(start, 15, "whole")
+    train(start, 6, "first", "c")
+    assert train(start, 15, "rest", "c") == whole
+    train("simulated" if start == "alone" else "alone", 6, "other", "d")
+    assert train(start, 15, "then", "d") == pytest.approx(whole, rel=1e-4)
+    kept = sorted(path.name for path in (tmp_path / "c").glob("0*"))
+    assert kept == ["000003-step-8", "000004-step-12", "000005-step-15"]
+    again = run(start, LM, *options, "--steps", 2, "--checkpoint", "c", "--resume", "never", folder=tmp_path)
+    assert again.returncode == 0 and "step 1/2 " in again.stdout
+
+
 def test_the_standard_library_is_the_default_text(tmp_path: Path) -> None:
     done = run("alone", LM, *SMALL, "--steps", 2, folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -156,6 +178,7 @@ def test_bad_bytes(start: str, tmp_path: Path) -> None:
     (("--text", "text.txt", "--load", "text.txt"), "text.txt: cut off, or no safetensors file"),
     (("--text", "text.txt", "--save", "short/w"), "short"),
     (("--text", "text.txt", "--save", "."), "folder"),
+    (("--text", "text.txt", "--checkpoint", "short"), "Not a directory.*short"),
 ])
 def test_bad_input(options: tuple[str, ...], message: str, text: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
