@@ -61,11 +61,23 @@ class ResumableSampler(Sampler[int]):
 
     num_replicas = 1  # how many samples of the pass are consumed for each that is consumed here
     rank = 0
-    entropy: tuple[int, ...] | None = None  # what the random streams of the pass's batches begin from, if it says
     _start = 0        # where the latest pass began
     _taken = 0        # how many it has consumed here
     _resume = False   # the next pass begins at `_start` instead of 0
     _done = False     # the latest pass has come to its end
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the latest pass, of JSON types only."""
+        raise NotImplementedError(f"{type(self).__name__} is a ResumableSampler without state_dict")
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next pass be the rest of the saved one."""
+        raise NotImplementedError(f"{type(self).__name__} is a ResumableSampler without load_state_dict")
+
+    @property
+    def entropy(self) -> tuple[int, ...] | None:
+        """What the random streams of a pass's batches begin from; None leaves it to the loader."""
+        return None
 
     @property
     def start(self) -> int:
