@@ -65,6 +65,7 @@ class ResumableSampler(Sampler[int]):
     _taken = 0        # how many it has consumed here
     _resume = False   # the next pass begins at `_start` instead of 0
     _done = False     # the latest pass has come to its end
+    _latest = 0       # its number
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the latest pass, of JSON types only."""
@@ -106,18 +107,21 @@ class ResumableSampler(Sampler[int]):
             self._begin()
         self._resume = False
         self.mark(0)
-        return self._count(self._rest(self._start))
+        self._latest += 1
+        return self._count(self._rest(self._start), self._latest)
 
     def _begin(self) -> None:
         """A whole new pass begins."""
 
-    def _count(self, rest: Sequence[int] | np.ndarray) -> Iterator[int]:
+    def _count(self, rest: Sequence[int] | np.ndarray, which: int) -> Iterator[int]:
         for begin in range(0, len(rest), _BLOCK):  # a list of all indices would take eight times their memory
             block = rest[begin:begin + _BLOCK]
             for place, index in enumerate(block.tolist() if isinstance(block, np.ndarray) else block, begin + 1):
-                self._taken = place
+                if self._latest == which:
+                    self._taken = place
                 yield index
-        self.mark(len(rest), done=True)
+        if self._latest == which:
+            self.mark(len(rest), done=True)
 
     def _load(self, what: str, state: Any) -> None:
         """Take `consumed` from a state, if its length is that of this sampler."""
