@@ -102,24 +102,31 @@ class ResumableSampler(Sampler[int]):
         self._taken, self._done = taken, done
 
     def __iter__(self) -> Iterator[int]:
+        return (index for index, in self.batches(1))
+
+    def batches(self, size: int) -> Iterator[list[int]]:
+        """Begin a pass whose indices come in lists of `size`, the last of which may be shorter."""
         if not self._resume:
             self._start = 0
             self._begin()
         self._resume = False
         self.mark(0)
         self._latest += 1
-        return self._count(self._rest(self._start), self._latest)
+        return self._count(self._rest(self._start), size, self._latest)
 
     def _begin(self) -> None:
         """A whole new pass begins."""
 
-    def _count(self, rest: Sequence[int] | np.ndarray, which: int) -> Iterator[int]:
-        for begin in range(0, len(rest), _BLOCK):  # a list of all indices would take eight times their memory
-            block = rest[begin:begin + _BLOCK]
-            for place, index in enumerate(block.tolist() if isinstance(block, np.ndarray) else block, begin + 1):
+    def _count(self, rest: Sequence[int] | np.ndarray, size: int, which: int) -> Iterator[list[int]]:
+        whole = max(1, _BLOCK // size) * size
+        for begin in range(0, len(rest), whole):  # a list of all indices would take several times their memory
+            block = rest[begin:begin + whole]
+            found = block.tolist() if isinstance(block, np.ndarray) else list(block)
+            for first in range(0, len(found), size):
+                batch = found[first:first + size]
                 if self._latest == which:
-                    self._taken = place
-                yield index
+                    self._taken = begin + first + len(batch)
+                yield batch
         if self._latest == which:
             self.mark(len(rest), done=True)
 

@@ -170,16 +170,13 @@ def receive(connection: Connection) -> Any:
     if not size:
         return decode(json.loads(message[16:16 + length]), bytearray(message[16 + length:]))
     memory = memoryview(np.empty(size, np.uint8))  # type: ignore[arg-type]
-    file = reduction.recv_handle(connection)
-    try:
-        done = 0
+    done = 0
+    with open(reduction.recv_handle(connection), "rb", buffering=0) as file:
         while done < size:  # one call gives no more than 2 GiB
-            found = os.preadv(file, [memory[done:]], done)
+            found = file.readinto(memory[done:])
             if not found:
                 raise EOFError("a batch is shorter than it says")
             done += found
-    finally:
-        os.close(file)
     return decode(json.loads(bytes(memory[:length])), memory[_padded(length):])
 
 

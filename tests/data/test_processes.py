@@ -187,7 +187,7 @@ def run(folder: Path, end: str, worker: str = "process", guard: str = "if __name
         launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     path = folder / "script.py"
     path.write_text(SCRIPT.format(guard=guard, end=end, worker=worker))
-    return subprocess.run([sys.executable, *launcher, str(path)], capture_output=True, text=True, timeout=40)
+    return subprocess.run([sys.executable, *launcher, str(path)], capture_output=True, text=True, timeout=50)
 
 
 @pytest.mark.parametrize("end, code", [("pass", 0), ("sys.exit(3)", 3), ("1 / 0", 1), ("os._exit(4)", 4),

@@ -152,7 +152,7 @@ def test_replicas_are_those_of_the_world_or_of_the_launcher() -> None:
     found = {}
     for name, variables in launchers.items():
         found[name] = subprocess.run([sys.executable, "-c", script], env=environment | variables, capture_output=True,
-                                     text=True, timeout=30)
+                                     text=True, timeout=60)
     assert found["Hydra"].stdout == "5 2\n" and found["none"].stdout == "1 0\n"
     assert found["PMIx"].returncode == 1 and "pass num_replicas and rank" in found["PMIx"].stderr
 
