@@ -56,7 +56,8 @@ class DataLoader:
         worker: "thread", which copies nothing, or "process" for Python code that holds the interpreter's
             lock. Processes are spawned: the dataset and the functions are sent to them once, and they share
             the cores that this process may run on. A batch from them is made of tensors, arrays, numbers,
-            strings, lists, tuples and dicts.
+            strings, lists, tuples and dicts. Python's and numpy's own random streams are seeded in processes
+            for each pass; threads share them with the program.
 
     Workers end with the pass, when the loop is left early, when the iterator is dropped, and with the
     program. An exception of a worker is raised in the loop, after the batches before it, with a note that

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -96,6 +97,21 @@ def test_a_killed_worker_is_named() -> None:
                 os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
     assert next(iter(loader)).item() == 0, "new workers take the place of those that ended"
     del loader
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.004, 0.02])
+def test_a_kill_at_any_moment_hangs_nothing(delay: float) -> None:
+    loader = processes(TensorDataset(dg.randn(20_000, 100)), 20)
+    iterator = iter(loader)
+    next(iterator)
+    victim = multiprocessing.active_children()[0].pid
+    killer = threading.Timer(delay, os.kill, (victim, signal.SIGKILL))
+    killer.start()
+    with pytest.raises(RuntimeError, match=rf"pid {victim}\) was ended by SIGKILL"):
+        for _ in iterator:
+            pass
+    killer.join()
+    assert not multiprocessing.active_children()
 
 
 def test_a_worker_that_is_too_slow() -> None:
