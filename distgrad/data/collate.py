@@ -53,7 +53,7 @@ def default_collate(batch: Sequence[Any]) -> Any:
     if isinstance(first, Sequence):
         _require_same("lengths", batch, len, RuntimeError)
         parts = [default_collate(column) for column in zip(*batch)]
-        return type(first)(*parts) if hasattr(first, "_fields") else parts  # type: ignore[call-arg]
+        return type(first)(*parts) if hasattr(first, "_fields") else parts
     raise TypeError(f"default_collate stacks tensors, arrays, numbers, strings, mappings and sequences, not "
                     f"{type(first).__name__}; pass a collate_fn of your own")
 

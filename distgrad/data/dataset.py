@@ -103,7 +103,8 @@ class StackDataset(Dataset[Any]):
             raise ValueError("StackDataset takes datasets, all of them with names or all without; got "
                              f"{len(args)} without and {len(kwargs)} with")
         self.datasets: tuple[Any, ...] | dict[str, Any] = args or kwargs
-        self._names, self._parts = (None, args) if args else (tuple(kwargs), tuple(kwargs.values()))
+        self._names = tuple(kwargs) or None
+        self._parts = args or tuple(kwargs.values())
         lengths = [_length(part) for part in self._parts]
         if len(set(lengths)) > 1:
             raise ValueError(f"StackDataset needs datasets of one length, got {lengths}")
@@ -173,7 +174,7 @@ class ChainDataset(IterableDataset[Any]):
     """
 
     def __init__(self, datasets: Iterable[Dataset[Any]]) -> None:
-        self.datasets = list(datasets)
+        self.datasets: list[Any] = list(datasets)
         for position, dataset in enumerate(self.datasets):
             if not isinstance(dataset, IterableDataset):
                 raise TypeError(f"ChainDataset chains IterableDatasets; number {position} is a "
@@ -219,7 +220,7 @@ def random_split(dataset: Dataset[T], lengths: Sequence[int | float],
     total = _length(dataset)
     if any(length < 0 for length in lengths):
         raise ValueError(f"random_split: lengths are not negative, got {list(lengths)}")
-    if all(isinstance(length, int) for length in lengths):
+    if all(isinstance(length, int | np.integer) for length in lengths):
         counts = [int(length) for length in lengths]
     elif math.isclose(sum(lengths), 1.0, rel_tol=1e-9):
         counts = [math.floor(total * length) for length in lengths]

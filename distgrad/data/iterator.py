@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from .position import Position
+from .position import Pass
 from .worker import Answer, Begin, Read, Reader
 
 __all__ = ["BatchIterator", "Inline", "Worker", "close"]
@@ -82,9 +82,8 @@ class BatchIterator:
         warn: say so if an IterableDataset read by several workers never asks which of them it is in.
     """
 
-    def __init__(self, workers: list[Worker], order: Iterator[Any] | None, place: Position, entropy: tuple[int, ...], *,
-                 skip: int = 0, ahead: int = 0, timeout: float = 0.0, persistent: bool = False,
-                 warn: bool = False) -> None:
+    def __init__(self, workers: list[Worker], order: Iterator[Any] | None, place: Pass, *, skip: int = 0,
+                 ahead: int = 0, timeout: float = 0.0, persistent: bool = False, warn: bool = False) -> None:
         self._workers = workers
         self._order = order
         self._place = place
@@ -99,7 +98,7 @@ class BatchIterator:
         for worker in workers:
             while worker.pending:  # of a pass that was left early
                 self._answer(worker)
-            worker.begin(entropy)
+            worker.begin(place.entropy)
         for _ in range(ahead):
             for worker in workers:
                 self._request(worker)

@@ -56,7 +56,8 @@ class DataLoader:
         worker: "thread", which copies nothing, or "process" for Python code that holds the interpreter's
             lock. Processes are spawned: the dataset and the functions are sent to them once, and they share
             the cores that this process may run on. A batch from them is made of tensors, arrays, numbers,
-            strings, lists, tuples and dicts.
+            strings, lists, tuples and dicts. Python's and numpy's own random streams are seeded in processes
+            for each pass; threads share them with the program.
 
     Workers end with the pass, when the loop is left early, when the iterator is dropped, and with the
     program. An exception of a worker is raised in the loop, after the batches before it, with a note that
@@ -119,14 +120,14 @@ class DataLoader:
         order: Iterator[Any] | None = None
         if not self.iterable:
             order = iter(self.sampler if self.single else self.batch_sampler)  # type: ignore[arg-type]
-        skip = self._position.begin()
-        if order is not None and skip:
-            order, skip = islice(order, skip, None), 0
+        place = self._position.begin()
+        if order is not None:
+            order = islice(order, place.skip, None)
         workers = self._pool or self._start()
         if self.persistent_workers:
             self._pool = workers
         found = BatchIterator(
-            workers, order, self._position, self._position.entropy(), skip=skip, timeout=self.timeout,
+            workers, order, place, skip=place.skip if self.iterable else 0, timeout=self.timeout,
             ahead=self.prefetch_factor if self.num_workers else 0, persistent=self.persistent_workers,
             warn=self.iterable and self.num_workers > 1 and self.worker_init_fn is None)
         self._latest = weakref.ref(found)
@@ -154,11 +155,12 @@ class DataLoader:
 
     def _new_position(self) -> Position:
         root: Any = self.sampler
+        step, whole = 1, self.single
         if isinstance(self.batch_sampler, BatchSampler):
-            root = self.batch_sampler.sampler
-        step = self.batch_sampler.batch_size if isinstance(self.batch_sampler, BatchSampler) else 1
-        resumable = isinstance(root, ResumableSampler) and (self.single or isinstance(self.batch_sampler, BatchSampler))
-        return Position(root if resumable else None, step, self.generator, self.num_workers if self.iterable else 0)
+            root, step = self.batch_sampler.sampler, self.batch_sampler.batch_size
+            whole = type(self.batch_sampler).__iter__ is BatchSampler.__iter__  # a subclass may take samples otherwise
+        return Position(root if whole and isinstance(root, ResumableSampler) else None, step, self.generator,
+                        self.num_workers if self.iterable else 0)
 
     def _start(self) -> list[Worker]:
         """New workers for one pass, or for all."""

@@ -12,7 +12,7 @@ from typing import Any
 from ..backend.random import Generator, default_generator
 from .resumable import ResumableSampler, require_state
 
-__all__ = ["Position"]
+__all__ = ["Pass", "Position"]
 
 
 class Position:
@@ -27,66 +27,92 @@ class Position:
     """
 
     def __init__(self, sampler: ResumableSampler | None, step: int, generator: Generator | None, workers: int) -> None:
-        self._sampler = sampler
-        self._step = step
+        self.sampler = sampler
+        self.step = step
+        self.latest: Pass | None = None
         self._generator = generator
         self._workers = workers
-        self._pass = -1       # which pass the latest is, from 0
+        self._number = -1     # which pass the latest is, from 0
         self._skip = 0        # batches that an earlier run has consumed in it
         self._handed = 0      # and how many this one has
         self._resume = False  # the next pass is the rest of the latest
 
-    def begin(self) -> int:
-        """A pass begins, the sampler's own has begun. Returns how many batches it leaves out."""
+    def begin(self) -> Pass:
+        """A pass begins; the sampler's own has begun."""
         if not self._resume:
-            self._pass += 1
+            self._number += 1
             self._skip = 0
         self._resume = False
         self._handed = 0
-        return self._skip
-
-    def entropy(self) -> tuple[int, ...]:
-        """What the random streams of this pass begin from. Draws nothing: to read is not to disturb a training."""
-        own = None if self._sampler is None else self._sampler.entropy
-        return ((self._generator or default_generator()).initial_seed(), self._pass) if own is None else own
+        # Nothing is drawn for what the entropy begins with: to read is not to disturb a training.
+        own = None if self.sampler is None else self.sampler.entropy
+        self.latest = Pass(self, self._skip, ((self._generator or default_generator()).initial_seed(), self._number)
+                           if own is None else own)
+        return self.latest
 
     def handed_out(self, batches: int, done: bool) -> None:
-        """So many batches have been handed out in this pass, and it is over or not."""
+        """So many batches have been handed out in the latest pass, and it is over or not."""
         self._handed = batches
-        if self._sampler is not None:
-            self._sampler.mark(batches * self._step, done)
-
-    def first_sample(self, number: int) -> int:
-        """Where in the order of all replicas a batch begins: no two batches of an epoch begin at one place."""
-        if self._sampler is None:
-            return self._skip + number
-        return self._sampler.start + number * self._step * self._sampler.num_replicas + self._sampler.rank
+        if self.sampler is not None:
+            self.sampler.mark(batches * self.step, done)
 
     def state_dict(self) -> dict[str, Any]:
         """The place, of JSON types only."""
         state: dict[str, Any] = {}
-        if self._sampler is None:
+        if self.sampler is None:
             state["batches"] = self._skip + self._handed
         else:
-            state |= self._sampler.state_dict()
-        if self._sampler is None or self._sampler.entropy is None:
-            state["pass"] = max(self._pass, 0)
+            state |= self.sampler.state_dict()
+        if self._counted:
+            state["pass"] = max(self._number, 0)
         return state if not self._workers else {**state, "num_workers": self._workers}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next pass be the rest of the saved one."""
         what = "DataLoader"
-        counted = self._sampler is None or self._sampler.entropy is None
-        names = {**({"pass": int} if counted else {}), **({"batches": int} if self._sampler is None else {}),
+        names = {**({"pass": int} if self._counted else {}), **({"batches": int} if self.sampler is None else {}),
                  **({"num_workers": int} if self._workers else {})}
         require_state(what, state, names)
         if self._workers and state["num_workers"] != self._workers:
             raise ValueError(f"{what} state: {state['num_workers']} workers took turns in reading the IterableDataset, "
                              f"and here are {self._workers}: their batches differ")
-        if self._sampler is not None:
-            self._sampler.load_state_dict(state)
-        self._handed = 0
-        if counted:
-            self._pass = int(state["pass"])
+        if self.sampler is not None:
+            self.sampler.load_state_dict(state)
+        if self._counted:
+            self._number = int(state["pass"])
         self._skip = int(state.get("batches", 0))
+        self._handed = 0
         self._resume = True
+        self.latest = None
+
+    @property
+    def _counted(self) -> bool:
+        """Whether passes are told apart by their number, because the sampler does not tell them apart."""
+        return self.sampler is None or self.sampler.entropy is None
+
+
+class Pass:
+    """One pass as its iterator knows it.
+
+    Attributes:
+        skip: how many batches it leaves out.
+        entropy: what the random streams of its batches begin from.
+    """
+
+    def __init__(self, position: Position, skip: int, entropy: tuple[int, ...]) -> None:
+        self.skip = skip
+        self.entropy = entropy
+        self._position = position
+        sampler = position.sampler
+        self._first, self._stride = skip, 1
+        if sampler is not None:
+            self._first, self._stride = sampler.start + sampler.rank, position.step * sampler.num_replicas
+
+    def first_sample(self, number: int) -> int:
+        """Where in the order of all replicas a batch begins: no two batches of an epoch begin at one place."""
+        return self._first + number * self._stride
+
+    def handed_out(self, batches: int, done: bool) -> None:
+        """So many batches have been handed out. Only of the latest pass does anybody keep the place."""
+        if self._position.latest is self:
+            self._position.handed_out(batches, done)

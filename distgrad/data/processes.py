@@ -56,6 +56,7 @@ class ProcessWorker:
         widen(other)
         self.pending = 0
         self.finished = False
+        self._ready = False
         self._waiting: deque[Read] = deque()  # more than the pipe is sure to hold
         self._connection = mine
         self._process = context.Process(target=_main, args=(other, plan, info, init, this_replica()), daemon=True,
@@ -95,12 +96,10 @@ class ProcessWorker:
             TimeoutError: it did not come within `timeout` seconds.
             RuntimeError: the process has ended; says how.
         """
-        if not connections.wait([self._connection, self._process.sentinel], timeout):
-            raise TimeoutError
-        try:
-            kind, value = receive(self._connection)
-        except (EOFError, OSError):
-            raise self._lost() from None
+        if not self._ready:  # to start is not to be slow
+            self._receive(None)
+            self._ready = True
+        kind, value = self._receive(timeout)
         self.pending -= 1
         if self._waiting:
             order = self._waiting.popleft()
@@ -115,6 +114,15 @@ class ProcessWorker:
     def close(self) -> None:
         """End the process, and wait for it; one that does not end is killed."""
         self._finalize()
+
+    def _receive(self, timeout: float | None) -> Answer:
+        if not connections.wait([self._connection, self._process.sentinel], timeout):
+            raise TimeoutError
+        try:
+            kind, value = receive(self._connection)
+        except (EOFError, OSError):
+            raise self._lost() from None
+        return kind, value
 
     def _send(self, message: list[Any]) -> None:
         try:
@@ -178,6 +186,7 @@ def _main(connection: Connection, plan: Plan, info: WorkerInfo, init: Callable[[
 
     with no_grad():  # a graph cannot travel
         try:
+            send(connection, ["ready", None], peer)
             serve(Reader(plan, info, init), _orders(connection, info.id), answer)
         except (EOFError, OSError):
             return  # the loader has gone

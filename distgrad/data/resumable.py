@@ -61,11 +61,24 @@ class ResumableSampler(Sampler[int]):
 
     num_replicas = 1  # how many samples of the pass are consumed for each that is consumed here
     rank = 0
-    entropy: tuple[int, ...] | None = None  # what the random streams of the pass's batches begin from, if it says
     _start = 0        # where the latest pass began
     _taken = 0        # how many it has consumed here
     _resume = False   # the next pass begins at `_start` instead of 0
     _done = False     # the latest pass has come to its end
+    _latest = 0       # its number
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the latest pass, of JSON types only."""
+        raise NotImplementedError(f"{type(self).__name__} is a ResumableSampler without state_dict")
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next pass be the rest of the saved one."""
+        raise NotImplementedError(f"{type(self).__name__} is a ResumableSampler without load_state_dict")
+
+    @property
+    def entropy(self) -> tuple[int, ...] | None:
+        """What the random streams of a pass's batches begin from; None leaves it to the loader."""
+        return None
 
     @property
     def start(self) -> int:
@@ -89,23 +102,33 @@ class ResumableSampler(Sampler[int]):
         self._taken, self._done = taken, done
 
     def __iter__(self) -> Iterator[int]:
+        return (index for index, in self.batches(1))
+
+    def batches(self, size: int) -> Iterator[list[int]]:
+        """Begin a pass whose indices come in lists of `size`, the last of which may be shorter."""
         if not self._resume:
             self._start = 0
             self._begin()
         self._resume = False
         self.mark(0)
-        return self._count(self._rest(self._start))
+        self._latest += 1
+        return self._count(self._rest(self._start), size, self._latest)
 
     def _begin(self) -> None:
         """A whole new pass begins."""
 
-    def _count(self, rest: Sequence[int] | np.ndarray) -> Iterator[int]:
-        for begin in range(0, len(rest), _BLOCK):  # a list of all indices would take eight times their memory
-            block = rest[begin:begin + _BLOCK]
-            for place, index in enumerate(block.tolist() if isinstance(block, np.ndarray) else block, begin + 1):
-                self._taken = place
-                yield index
-        self.mark(len(rest), done=True)
+    def _count(self, rest: Sequence[int] | np.ndarray, size: int, which: int) -> Iterator[list[int]]:
+        whole = max(1, _BLOCK // size) * size
+        for begin in range(0, len(rest), whole):  # a list of all indices would take several times their memory
+            block = rest[begin:begin + whole]
+            found = block.tolist() if isinstance(block, np.ndarray) else list(block)
+            for first in range(0, len(found), size):
+                batch = found[first:first + size]
+                if self._latest == which:
+                    self._taken = begin + first + len(batch)
+                yield batch
+        if self._latest == which:
+            self.mark(len(rest), done=True)
 
     def _load(self, what: str, state: Any) -> None:
         """Take `consumed` from a state, if its length is that of this sampler."""

@@ -52,7 +52,7 @@ def _reads_many(kind: type) -> bool:
 
 def read_rows(dataset: Any, indices: Sequence[Any]) -> Sequence[Any]:
     """The samples at these indices, in one call where the dataset offers it."""
-    if len(indices) and _reads_many(type(dataset)):
+    if len(indices) and _reads_many(type(dataset)):  # type: ignore[arg-type]
         found = dataset.__getitems__(indices)
         if len(found) != len(indices):
             raise ValueError(f"{type(dataset).__name__}.__getitems__ gave {len(found)} samples for {len(indices)} "

@@ -192,12 +192,13 @@ class BatchSampler(Sampler[list[int]]):
         self.drop_last = drop_last
 
     def __iter__(self) -> Iterator[list[int]]:
-        return self._batches(iter(self.sampler))  # the pass begins now, and not with its first batch
-
-    def _batches(self, indices: Iterator[int]) -> Iterator[list[int]]:
-        while batch := list(islice(indices, self.batch_size)):
-            if len(batch) == self.batch_size or not self.drop_last:
-                yield batch
+        # The pass begins now, and not with its first batch.
+        if isinstance(self.sampler, ResumableSampler) and type(self.sampler).__iter__ is ResumableSampler.__iter__:
+            batches = self.sampler.batches(self.batch_size)
+        else:
+            indices = iter(self.sampler)
+            batches = iter(lambda: list(islice(indices, self.batch_size)), [])
+        return (batch for batch in batches if len(batch) == self.batch_size or not self.drop_last)
 
     def __len__(self) -> int:
         count = len(self.sampler)  # type: ignore[arg-type]

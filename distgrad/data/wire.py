@@ -1,13 +1,13 @@
 """Batches as bytes between a loader and its worker processes: a JSON header and raw arrays, nothing executable.
 
-What is large travels through memory that both processes map and that has no name, so that nothing of it
-can stay behind; a pipe carries the rest, and the descriptor of that memory.
+What is large travels in memory that has no name, so that nothing of it can stay behind; a pipe carries the
+rest, and the descriptor of that memory. It is copied out, for Python keeps a descriptor open for whatever
+it maps, and a program that keeps its batches would run out of them.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import socket
 import sys
@@ -169,12 +169,15 @@ def receive(connection: Connection) -> Any:
     length, size = (int.from_bytes(message[i:i + 8], "little") for i in (0, 8))
     if not size:
         return decode(json.loads(message[16:16 + length]), bytearray(message[16 + length:]))
-    file = reduction.recv_handle(connection)
-    try:
-        memory = mmap.mmap(file, size, mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0))
-    finally:
-        os.close(file)
-    return decode(json.loads(memory[:length]), memoryview(memory)[_padded(length):])
+    memory = memoryview(np.empty(size, np.uint8))  # type: ignore[arg-type]
+    done = 0
+    with open(reduction.recv_handle(connection), "rb", buffering=0) as file:
+        while done < size:  # one call gives no more than 2 GiB
+            found = file.readinto(memory[done:])
+            if not found:
+                raise EOFError("a batch is shorter than it says")
+            done += found
+    return decode(json.loads(bytes(memory[:length])), memory[_padded(length):])
 
 
 def _memory(size: int) -> int:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backend.random import Generator, use_generator
+from .collate import default_collate
 from .rows import read_rows
 
 __all__ = ["Answer", "Begin", "Plan", "Read", "Reader", "WorkerInfo", "get_worker_info", "serve"]
@@ -139,7 +140,8 @@ class Reader:
         use_generator(_Stream([*self._entropy, order.place]))
         if plan.single:
             return "batch", plan.collate_fn(plan.dataset[order.indices])
-        return "batch", plan.collate_fn(read_rows(plan.dataset, order.indices))
+        samples = read_rows(plan.dataset, order.indices)
+        return "batch", plan.collate_fn(samples if plan.collate_fn is default_collate else list(samples))
 
     def _next(self, order: Read) -> Answer:
         plan = self._plan

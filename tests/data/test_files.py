@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,13 @@ def test_relative_paths_are_those_of_the_beginning(tmp_path: Path, monkeypatch: 
     data = MemmapDataset("x.npy")
     monkeypatch.chdir(os.sep)
     assert data[1][0, 0].item() == 6
+
+
+def test_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hdf5(tmp_path, array())
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ImportError, match=r'pip install "distgrad\[hdf5\]"'):
+        HDF5Dataset(tmp_path / "x.h5", "group/x")
 
 
 def cut_off(path: Path) -> MemmapDataset:

@@ -172,7 +172,8 @@ def test_many_samples_are_read_by_one_call() -> None:
     data = Counting(dg.arange(10))
     assert read_pairs(DataLoader(Subset(data, range(9, -1, -1)), 4)) == [[9, 8, 7, 6], [5, 4, 3, 2], [1, 0]]
     assert Counting.calls == 3
-    samples = next(iter(DataLoader(data, 3, collate_fn=list)))
+    samples = next(iter(DataLoader(data, 3, collate_fn=lambda samples: samples)))
+    assert type(samples) is list, "what functions of the user's own are given"
     assert [type(sample) for sample in samples] == [tuple] * 3 and samples[2][0].item() == 2
     assert read_pairs(DataLoader(Counting(dg.arange(2)) + Counting(dg.arange(3)), 4)) == [[0, 1, 0, 1], [2]]
 

@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,11 +99,26 @@ def test_a_killed_worker_is_named() -> None:
     del loader
 
 
+@pytest.mark.parametrize("delay", [0.0, 0.004, 0.02])
+def test_a_kill_at_any_moment_hangs_nothing(delay: float) -> None:
+    loader = processes(TensorDataset(dg.randn(20_000, 100)), 20)
+    iterator = iter(loader)
+    next(iterator)
+    victim = multiprocessing.active_children()[0].pid
+    killer = threading.Timer(delay, os.kill, (victim, signal.SIGKILL))
+    killer.start()
+    with pytest.raises(RuntimeError, match=rf"pid {victim}\) was ended by SIGKILL"):
+        for _ in iterator:
+            pass
+    killer.join()
+    assert not multiprocessing.active_children()
+
+
 def test_a_worker_that_is_too_slow() -> None:
     begin = time.monotonic()
     with pytest.raises(RuntimeError, match=r"batch 1 did not come within 0\.5 s"):
         list(processes(Stuck(3), timeout=0.5))
-    assert time.monotonic() - begin < 20, "a process that does not end is killed"
+    assert time.monotonic() - begin < 40, "a process that does not end is killed"
 
 
 def test_workers_end_with_the_loop() -> None:
@@ -113,6 +130,25 @@ def test_workers_end_with_the_loop() -> None:
     next(iterator)
     del iterator
     assert not multiprocessing.active_children()
+
+
+def test_signals_of_a_batch_system_are_not_for_workers() -> None:
+    loader = processes(Slow(60, slow=0.002))
+    for number, batch in enumerate(loader):
+        assert batch.item() == number
+        if number == 5:
+            for child in multiprocessing.active_children():
+                for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+                    os.kill(child.pid, name)
+    assert number == 59
+
+
+def test_many_orders_ahead_do_not_fill_the_pipes() -> None:
+    loader = processes(Slow(600), batch_sampler=[list(range(500))] * 120, num_workers=1, prefetch_factor=100)
+    iterator = iter(loader)
+    next(iterator)
+    time.sleep(0.5)  # the worker fills its pipe with answers while this process does not read
+    assert [batch.tolist() for batch in iterator] == [list(range(500))] * 119
 
 
 def test_persistent_workers_live_from_pass_to_pass() -> None:
@@ -144,10 +180,17 @@ def test_what_cannot_be_sent_is_refused() -> None:
 
 SCRIPT = """
 import os, sys
-from distgrad.data import DataLoader
-from tests.data.readers import Slow
+from distgrad.data import DataLoader, Dataset
+
+class Mine(Dataset):
+    def __len__(self):
+        return 1000
+
+    def __getitem__(self, index):
+        return index
+
 {guard}
-    loader = DataLoader(Slow(1000), 1, num_workers=2, worker="process", persistent_workers=True)
+    loader = DataLoader(Mine(), 1, num_workers=2, worker="{worker}", persistent_workers=True)
     iterator = iter(loader)
     next(iterator)
     from multiprocessing import active_children
@@ -156,23 +199,36 @@ from tests.data.readers import Slow
 """
 
 
-@pytest.mark.parametrize("end", ["pass", "sys.exit(3)", "1 / 0", "os._exit(4)", "os.kill(os.getpid(), 9)"])
-def test_workers_end_with_the_program(end: str, tmp_path) -> None:
-    path = tmp_path / "script.py"
-    path.write_text(SCRIPT.format(guard="if __name__ == '__main__':", end=end))
-    done = subprocess.run([sys.executable, path], env={**os.environ, "PYTHONPATH": os.getcwd()}, capture_output=True,
-                          text=True, timeout=30)
+def run(folder: Path, end: str, worker: str = "process", guard: str = "if __name__ == '__main__':",
+        launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    path = folder / "script.py"
+    path.write_text(SCRIPT.format(guard=guard, end=end, worker=worker))
+    return subprocess.run([sys.executable, *launcher, str(path)], capture_output=True, text=True, timeout=50)
+
+
+@pytest.mark.parametrize("end, code", [("pass", 0), ("sys.exit(3)", 3), ("1 / 0", 1), ("os._exit(4)", 4),
+                                       ("os.kill(os.getpid(), 9)", -9)])
+def test_workers_end_with_the_program(end: str, code: int, tmp_path: Path) -> None:
+    done = run(tmp_path, end)
     pids = [int(word) for word in done.stdout.split()]
-    assert len(pids) == 2, done.stderr
+    assert len(pids) == 2 and done.returncode == code, done.stderr
+    assert ("Error" in done.stderr) == (end == "1 / 0"), "nothing is said at the end"
     deadline = time.monotonic() + 10
     while any(os.path.exists(f"/proc/{pid}") for pid in pids):
         assert time.monotonic() < deadline, "a worker outlived its program"
         time.sleep(0.01)
 
 
-def test_a_script_without_a_guard_is_told(tmp_path) -> None:
-    path = tmp_path / "script.py"
-    path.write_text(SCRIPT.format(guard="if True:", end="pass"))
-    done = subprocess.run([sys.executable, path], env={**os.environ, "PYTHONPATH": os.getcwd()}, capture_output=True,
-                          text=True, timeout=30)
+def test_threads_end_with_the_program(tmp_path: Path) -> None:
+    done = run(tmp_path, "pass", worker="thread")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_script_without_a_guard_is_told(tmp_path: Path) -> None:
+    done = run(tmp_path, "pass", guard="if True:")
     assert done.returncode == 1 and "__main__" in done.stderr and "worker process 0" in done.stderr
+
+
+def test_simulated_ranks_are_told_to_take_threads(tmp_path: Path) -> None:
+    done = run(tmp_path, "pass", launcher=("-m", "distgrad", "run", "--simulate", "-n", "2"))
+    assert done.returncode == 1 and "worker='thread' needs none of that" in done.stderr

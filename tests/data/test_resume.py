@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import distgrad as dg
 from distgrad.data import (
+    BatchSampler,
     DataLoader,
     DistributedSampler,
     IterableDataset,
@@ -242,3 +243,30 @@ def test_states_of_one_process_are_checked_too() -> None:
     with pytest.raises(KeyError, match="batches"):
         DataLoader(Part(3)).load_state_dict({"pass": 0})
     assert issubclass(Part, IterableDataset)
+
+
+def test_two_loops_over_one_loader_keep_apart() -> None:
+    """The place is that of the latest; the other goes on with the batches it would have had."""
+    loader, = loaders(12, 1, 2)
+    whole = read([iter(loader)])
+    loader.load_state_dict({**loader.state_dict(), "consumed": 4})
+    outer = iter(loader)
+    assert read([outer], 1) == whole[2:3] and loader.state_dict()["consumed"] == 6
+    inner = iter(loader)
+    assert read([inner], 1) == whole[:1] and loader.state_dict()["consumed"] == 2
+    assert read([outer]) == whole[3:] and loader.state_dict()["consumed"] == 2
+    assert read([inner], 1) == whole[1:2]
+    assert loader.state_dict()["consumed"] == 4
+
+
+def test_a_batch_sampler_of_the_users_own_is_counted_by_batches() -> None:
+    class Backwards(BatchSampler):
+        def __iter__(self) -> Iterator[list[int]]:
+            return iter([batch[::-1] for batch in super().__iter__()])
+
+    loader = DataLoader(TensorDataset(dg.arange(5)), batch_sampler=Backwards(SequentialSampler(range(5)), 2, False))
+    assert read([iter(loader)], 1) == [[1, 0]]
+    state = loader.state_dict()
+    assert state["batches"] == 1 and "consumed" not in state
+    loader.load_state_dict(state)
+    assert read([iter(loader)]) == [[3, 2], [4]]
