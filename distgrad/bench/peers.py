@@ -54,7 +54,7 @@ class Peer:
 
 @contextmanager
 def invited(comm: Communicator, names: Sequence[str], compile: bool = False) -> Iterator[list[Peer]]:
-    """Load the peers of these names; they are as they were afterwards. Collective.
+    """Load the peers of these names, each on one thread until the end. Collective.
 
     Args:
         names: some of PEERS.
@@ -100,7 +100,7 @@ def _jax(comm: Communicator, stack: ExitStack, compile: bool) -> list[Peer]:
     flags = preset("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
     from . import jax_trainer
 
-    return [Peer("jax", {"jax": f"{jax_trainer.VERSION}, XLA_FLAGS={flags}"}, jax_trainer.contestant)]
+    return [Peer("jax", {"jax": f"{jax_trainer.in_this_thread()}, XLA_FLAGS={flags}"}, jax_trainer.contestant)]
 
 
 def _on_one_rank(*_: Any) -> Contestant:
