@@ -109,9 +109,9 @@ def cache_folder() -> str:
     return config.cache or os.path.join(home if os.path.isabs(home) else os.path.expanduser("~/.cache"), "distgrad")
 
 
-def preset(name: str, value: str) -> None:
-    """Set a variable for a library that is about to be loaded, unless the user has set it."""
-    os.environ.setdefault(name, value)
+def preset(name: str, value: str) -> str:
+    """Set a variable for a library that is about to be loaded, unless the user has set it; what it is then."""
+    return os.environ.setdefault(name, value)
 
 
 config = Config.from_environment(os.environ)

@@ -1,6 +1,6 @@
-"""Whole training steps of small models, timed in parts, beside torch's on the same numbers.
+"""Whole training steps of small models, timed in parts, beside its peers' on the same numbers.
 
-    workloads -> trainer (this package's, its peer's), step by step in turn -> times of the slowest rank
+    workloads -> trainers (this package's, its peers'), step by step in turn -> times of the slowest rank
 
 Every contestant starts from the same weights and sees the same batches, so that their losses can be compared.
 """
@@ -8,7 +8,6 @@ Every contestant starts from the same weights and sees the same batches, so that
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +19,8 @@ from ..comm import Communicator
 from ..distributed import DataParallel, ZeroRedundancyOptimizer
 from ..optim import Adam
 from .clock import Sample, measure, show, summarize
+from .peers import Contestant, LeftOut, Peer, invited
 from .surroundings import surroundings
-from .torch_workloads import adam, library, replicated, torch_peer, twin
 from .trainer import COLUMNS, PARTS, Trainer, Waiting
 from .workloads import OURS, WORKLOADS, Workload
 
@@ -33,6 +32,7 @@ MODES = ("replicated", "sharded")  # where the optimizer's state is: whole on ev
 RATE = 3e-4
 _BATCHES = 32  # different ones; more steps than that see them again
 _WARMUP = 5    # the first steps look for memory, compile, and tell torch's reducer the order of gradients
+_LEAD = 2      # steps before each that is timed: nobody trains with another library's data in the caches
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Race:
         differences: the largest relative difference of a loss from the first contestant's, on any rank.
         faults: minor page faults in a step, the median; of the rank with most of them.
         clipped: in how many of the measured steps the norm was above 1.
+        left_out: the peers that could not take part, and why.
     """
 
     workload: Workload
@@ -56,47 +57,55 @@ class Race:
     differences: dict[str, float]
     faults: dict[str, float]
     clipped: dict[str, int]
+    left_out: dict[str, str]
     where: dict[str, str]
 
 
 def run(comm: Communicator, workloads: Sequence[str] = tuple(WORKLOADS), rounds: int = 30,
-        modes: Sequence[str] = ("replicated",), peer: str | None = None) -> Iterator[Race]:
+        modes: Sequence[str] = ("replicated",), peers: Sequence[str] = (), compile: bool = False) -> Iterator[Race]:
     """Time training steps on all ranks of `comm`, one workload after the other. Collective.
 
     Args:
         workloads: names in WORKLOADS.
         modes: some of MODES, a contestant each.
-        peer: 'torch' adds its eager mode: DistributedDataParallel over gloo where there are several ranks,
-            the fused Adam.
+        peers: 'torch' adds its eager mode: DistributedDataParallel over gloo where there are several ranks,
+            the fused Adam. 'jax' adds a step that is jitted as a whole, on one rank.
+        compile: torch takes part a second time, its module compiled.
     """
-    with threadpool_limits(1), torch_peer(comm) if peer == "torch" else nullcontext() as torch:
-        where = surroundings(comm, torch)
+    with threadpool_limits(1), invited(comm, peers, compile) as guests:
+        where = surroundings(comm)
+        for guest in guests:
+            where |= guest.where
         for name in workloads:
-            yield _race(comm, WORKLOADS[name], rounds, modes, torch, where)
+            yield _race(comm, WORKLOADS[name], rounds, modes, guests, where)
 
 
-def _race(comm: Communicator, workload: Workload, rounds: int, modes: Sequence[str], torch: Any,
-          where: dict[str, str]) -> Race:
+def _race(comm: Communicator, workload: Workload, rounds: int, modes: Sequence[str],
+          guests: Sequence[Peer], where: dict[str, str]) -> Race:
     stream = np.random.default_rng([0, comm.rank])
-    batches = [workload.batch(stream) for _ in range(min(_BATCHES, rounds + _WARMUP))]
+    batches = [workload.batch(stream) for _ in range(min(_BATCHES, rounds * (_LEAD + 1) + _WARMUP))]
     manual_seed(0)
     state = {name: tensor.numpy().copy() for name, tensor in workload.build(OURS).state_dict().items()}
-    models, trainers = [], []
+    models: list[DataParallel] = []
+    trainers: list[Contestant] = []
+    left_out = {}
     for mode in modes:
         manual_seed(0)
         models.append(DataParallel(workload.build(OURS), comm))
         trainers.append(_ours(mode, models[-1], batches))
-    if torch is not None:
-        module = twin(torch, workload, state)
-        module = module if comm.size == 1 else replicated(torch, module)
-        trainers.append(Trainer("torch", library(torch), module, adam(torch, module.parameters(), RATE), batches))
-    measure({trainer.name: trainer.step for trainer in trainers}, rounds, _WARMUP, before=comm.barrier)
+    for guest in guests:
+        try:
+            trainers.append(guest.contestant(workload, state, batches, RATE))
+        except LeftOut as why:
+            left_out[guest.name] = str(why)
+    measure({trainer.name: trainer.step for trainer in trainers}, rounds, _WARMUP,
+            before=comm.barrier, lead=_LEAD)
     mine = np.array([trainer.notes for trainer in trainers])
     notes = np.empty((comm.size, *mine.shape))  # (rank, contestant, step, column)
     comm.allgather(mine, notes)
     for model in models:
         model.close()
-    return _judged(workload, [t.name for t in trainers], notes, sum(a.size for a in state.values()), where)
+    return _judged(workload, [t.name for t in trainers], notes, sum(a.size for a in state.values()), left_out, where)
 
 
 def _ours(mode: str, model: Any, batches: list[tuple[np.ndarray, np.ndarray]]) -> Trainer:
@@ -107,23 +116,26 @@ def _ours(mode: str, model: Any, batches: list[tuple[np.ndarray, np.ndarray]]) -
     return Trainer("distgrad", OURS, model, Adam(model.parameters(), lr=RATE), batches, waiting)
 
 
-def _judged(workload: Workload, names: list[str], notes: np.ndarray, parameters: int, where: dict[str, str]) -> Race:
+def _judged(workload: Workload, names: list[str], notes: np.ndarray, parameters: int,
+            left_out: dict[str, str], where: dict[str, str]) -> Race:
     """Times of the slowest rank, and what else is worth knowing of all of them."""
-    column = {name: notes[..., i] for i, name in enumerate(COLUMNS)}  # each (rank, contestant, step)
+    timed = notes[:, :, _WARMUP + _LEAD::_LEAD + 1]
+    column = {name: timed[..., i] for i, name in enumerate(COLUMNS)}  # each (rank, contestant, timed step)
     slowest = column["total"].argmax(0)[None]
     parts = {}
     for part in PARTS:
-        times = np.take_along_axis(column[part], slowest, 0)[0, :, _WARMUP:]
+        times = np.take_along_axis(column[part], slowest, 0)[0]
         known = {name: row.tolist() for name, row in zip(names, times, strict=True) if not np.isnan(row).any()}
         if known:
             parts[part] = summarize(known)
-    losses = column["loss"]
+    losses = notes[..., COLUMNS.index("loss")]
     differences = np.abs(losses / losses[:, :1] - 1).max((0, 2))
-    faults = np.median(column["faults"][..., _WARMUP:], axis=2).max(0)
-    clipped = (column["norm"][0, :, _WARMUP:] > 1).sum(1)
-    return Race(workload, len(notes), notes.shape[2] - _WARMUP, parameters, parts,
+    faults = np.median(column["faults"], axis=2).max(0)
+    clipped = (column["norm"][0] > 1).sum(1)
+    return Race(workload, len(notes), timed.shape[2], parameters, parts,
                 dict(zip(names, losses[0].tolist(), strict=True)), dict(zip(names, differences.tolist(), strict=True)),
-                dict(zip(names, faults.tolist(), strict=True)), dict(zip(names, clipped.tolist(), strict=True)), where)
+                dict(zip(names, faults.tolist(), strict=True)), dict(zip(names, clipped.tolist(), strict=True)),
+                left_out, where)
 
 
 def report(race: Race) -> None:
@@ -134,7 +146,7 @@ def report(race: Race) -> None:
     facts = {"workload": workload.name, "ranks": race.ranks, "parameters": race.parameters}
     for part, samples in race.parts.items():
         more = {} if part != "total" else {"loss_difference": race.differences, "page_faults": race.faults,
-                                           "clipped": race.clipped, **race.where}
+                                           "clipped": race.clipped, "left_out": race.left_out, **race.where}
         show(f"{title}: {part}", samples, scale=1000, unit="ms", part=part, **facts, **more)
     first, *others = race.losses
     curve = race.losses[first]
@@ -142,4 +154,5 @@ def report(race: Race) -> None:
           + "".join(f"; {name} differs by {race.differences[name]:.1e} at most" for name in others))
     print("  page faults a step: " + ", ".join(f"{name} {count:g}" for name, count in race.faults.items()))
     print("  norms above 1, clipped: " + ", ".join(f"{name} {count} of {race.rounds}"
-                                                   for name, count in race.clipped.items()), flush=True)
+                                                   for name, count in race.clipped.items()))
+    print("".join(f"  {name} {why}\n" for name, why in race.left_out.items()), end="", flush=True)

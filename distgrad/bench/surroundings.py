@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -19,21 +18,18 @@ from ..backend import blas
 from ..comm import Communicator
 from ..config import config
 
-__all__ = ["one_core", "surroundings", "tell"]
+__all__ = ["one_core", "surroundings", "tell", "threads"]
 
 
-def surroundings(comm: Communicator, torch: Any = None) -> dict[str, str]:
+def surroundings(comm: Communicator) -> dict[str, str]:
     """What is installed, and the CPUs that each rank may run on. Collective."""
     compiled = config.kernels != "reference" and find_spec("numba") is not None
-    found = {
+    return {
         "numpy": f"{np.__version__}, {_pools()}",
         "blas": f"products by {blas.describe()}",
         "kernels": f"compiled (numba {version('numba')})" if compiled else "reference (numpy)",
         "cpus": "; ".join(mask.decode() for mask in comm.allgather_bytes(_mask().encode())),
     }
-    if torch is not None:
-        found["torch"] = f"{torch.__version__}, {_threads(torch.get_num_threads())}"
-    return found
 
 
 def tell(where: dict[str, str]) -> None:
@@ -43,11 +39,12 @@ def tell(where: dict[str, str]) -> None:
 
 def _pools() -> str:
     pools = [f"{pool['internal_api']} {pool['version']} ({pool.get('architecture', 'any processor')}), "
-             f"{_threads(pool['num_threads'])}" for pool in threadpool_info() if pool["user_api"] == "blas"]
+             f"{threads(pool['num_threads'])}" for pool in threadpool_info() if pool["user_api"] == "blas"]
     return " and ".join(dict.fromkeys(pools)) or "BLAS of an unknown kind"
 
 
-def _threads(count: int) -> str:
+def threads(count: int) -> str:
+    """So many threads, in words."""
     return f"{count} thread{'s' * (count != 1)}"
 
 

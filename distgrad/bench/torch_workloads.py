@@ -15,7 +15,7 @@ from ..comm import Communicator
 from .ranks import torch_ranks
 from .workloads import Library, Workload
 
-__all__ = ["adam", "library", "replicated", "torch_peer", "twin"]
+__all__ = ["adam", "compiled", "library", "replicated", "torch_peer", "twin"]
 
 
 @contextmanager
@@ -49,6 +49,21 @@ def twin(torch: Any, workload: Workload, state: Mapping[str, np.ndarray]) -> Any
     module = workload.build(library(torch))
     module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.items()})
     return module
+
+
+def compiled(torch: Any, module: Any, x: np.ndarray, y: np.ndarray) -> Any:
+    """The module compiled by torch, forward and backward, which this batch goes through once.
+
+    Raises whatever torch's compiler does where it cannot.
+    """
+    import torch._inductor.config
+
+    torch._dynamo.reset()  # else it counts the models that were compiled before, and gives up after some
+    torch._inductor.config.compile_threads = 1  # no processes of its own beside what is measured
+    found = torch.compile(module)
+    torch.nn.functional.cross_entropy(found(torch.from_numpy(x)), torch.from_numpy(y)).backward()
+    found.zero_grad()
+    return found
 
 
 def replicated(torch: Any, module: Any) -> Any:

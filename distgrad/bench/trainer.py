@@ -5,20 +5,21 @@ It knows a model, an optimizer and batches, and neither who else is measured nor
 
 from __future__ import annotations
 
+import math
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .workloads import Library
 
-__all__ = ["COLUMNS", "PARTS", "Trainer", "Waiting"]
+__all__ = ["COLUMNS", "MAX_NORM", "PARTS", "Trainer", "Waiting", "noted", "page_faults"]
 
 PARTS = ("total", "forward", "backward", "waiting", "clip", "optimizer")
 COLUMNS = (*PARTS, "faults", "norm", "loss")  # what is noted of each step; times in microseconds
-_MAX_NORM = 1.0
+MAX_NORM = 1.0
 
 
 class Waiting:
@@ -41,8 +42,7 @@ class Trainer:
     """A model that is trained by one batch after the other.
 
     Attributes:
-        notes: one row of COLUMNS for each step; 'waiting' is NaN where it cannot be told, 'faults' are minor
-            page faults of this process.
+        notes: one row of COLUMNS for each step; see `noted`.
     """
 
     def __init__(self, name: str, library: Library, model: Any, optimizer: Any,
@@ -61,7 +61,7 @@ class Trainer:
         """zero_grad, forward, backward with its exchange, clip, update; timed."""
         x, y = self._batches[len(self.notes) % len(self._batches)]
         clock = time.perf_counter
-        faults = _faults()
+        faults = page_faults()
         begin = clock()
         self._optimizer.zero_grad()
         zeroed = clock()
@@ -71,16 +71,23 @@ class Trainer:
         value = loss.item()
         del loss  # to free the graph belongs to the step
         backward = clock()
-        norm = self._clip(self._parameters, _MAX_NORM)
+        norm = self._clip(self._parameters, MAX_NORM)
         clipped = clock()
         self._optimizer.step()
         end = clock()
-        faults = _faults() - faults
-        waiting = float("nan") if self._waiting is None else self._waiting.seconds
-        seconds = (end - begin, forward - zeroed, backward - forward, waiting, clipped - backward,
-                   end - clipped + zeroed - begin)
-        self.notes.append([*(s * 1e6 for s in seconds), faults, norm.item(), value])
+        faults = page_faults() - faults
+        seconds = {"total": end - begin, "forward": forward - zeroed, "backward": backward - forward,
+                   "clip": clipped - backward, "optimizer": end - clipped + zeroed - begin}
+        if self._waiting is not None:
+            seconds["waiting"] = self._waiting.seconds
+        self.notes.append(noted(seconds, faults, norm.item(), value))
 
 
-def _faults() -> int:
+def noted(seconds: Mapping[str, float], faults: int, norm: float, loss: float) -> list[float]:
+    """A row of COLUMNS: what is known of one step; a part whose seconds are not given is NaN."""
+    return [*(seconds.get(part, math.nan) * 1e6 for part in PARTS), faults, norm, loss]
+
+
+def page_faults() -> int:
+    """Minor page faults of this process until now."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -16,7 +16,7 @@ from .. import nn
 from .._tensor.creation import arange, from_numpy
 from ..nn import functional
 
-__all__ = ["OURS", "WORKLOADS", "Library", "Workload"]
+__all__ = ["HEADS", "OURS", "WORKLOADS", "Batch", "Library", "Workload"]
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -111,7 +111,7 @@ def _signals(stream: np.random.Generator) -> Batch:
 
 # -- a language model
 
-_VOCABULARY, _LENGTH, _TEXTS, _WIDTH, _HEADS, _BLOCKS = 256, 128, 8, 128, 4, 4
+_VOCABULARY, _LENGTH, _TEXTS, _WIDTH, HEADS, _BLOCKS = 256, 128, 8, 128, 4, 4
 
 
 def _language_model(library: Library) -> Any:
@@ -130,7 +130,7 @@ def _language_model(library: Library) -> Any:
 
         def forward(self, x: Any) -> Any:
             n, length, width = x.shape
-            q, k, v = (part.reshape(n, length, _HEADS, width // _HEADS).transpose(1, 2)
+            q, k, v = (part.reshape(n, length, HEADS, width // HEADS).transpose(1, 2)
                        for part in self.qkv(self.norm1(x)).chunk(3, -1))
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
             x = x + self.out(y.transpose(1, 2).reshape(n, length, width))

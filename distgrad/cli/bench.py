@@ -29,14 +29,16 @@ __all__ = ["bench"]
 
 _SIZES = {"allreduce": "bytes", "update": "parameters"}  # and what their sizes are
 _ALONE = ("modes", "op")  # on one rank
-_LEAST = {"allreduce": 2, "update": 2, "step": 1, "overlap": 2, "checkpoint": 1}  # ranks
+_LEAST = {"allreduce": 2, "update": 2, "step": 1, "overlap": 2, "loader": 1, "checkpoint": 1}  # ranks
 _ROUNDS = {"modes": 100, "op": 100, "checkpoint": 5}  # otherwise 30
-_ONE_THREAD = ("step", "overlap", "checkpoint")  # they compute, and a rank computes on one core
+_ONE_THREAD = ("step", "overlap", "loader", "checkpoint")  # they compute, and a rank computes on one core
 _TEXTS = {"modes": "what recording costs, a chain of small operations", "op": "what one small operation costs, and its "
           "backward", "allreduce": "one buffer summed over ranks",
           "update": "mean, norm, clip and Adam", "step": "training steps of small models, in parts",
           "overlap": "how much of an exchange a backward hides",
+          "loader": "how long a training step waits for its batch",
           "checkpoint": "what saving a sharded training state costs training"}
+_NO_PEER = ("overlap", "loader", "checkpoint")
 _NOT_PASSED_ON = ("command", "name", "ranks", "jsonl", "plot")
 
 
@@ -47,7 +49,7 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     for name, each in found.items():
         each.add_argument("--rounds", type=int, default=_ROUNDS.get(name, 30), help="(default: %(default)s)")
         each.add_argument("--jsonl", metavar="FILE", help="append the JSON lines to this file too")
-        if name not in ("overlap", "checkpoint"):
+        if name not in (*_NO_PEER, "step"):
             each.add_argument("--peer", choices=("torch",), help="measure this one in the same rounds")
         if name in _LEAST:
             each.add_argument("-n", "--ranks", default="1,2" if name == "step" else "2", metavar="N,M", help="how many "
@@ -59,11 +61,19 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     step.add_argument("--workload", metavar="A,B", help="which models (default: all)")
     step.add_argument("--mode", default="replicated", metavar="A,B", help="where the optimizer's state is: replicated, "
                       "sharded or both (default: replicated)")
+    step.add_argument("--peer", metavar="A,B", help="measure these in the same rounds: torch, jax (on one rank), both")
+    step.add_argument("--compile", action="store_true", help="with --peer torch: measure its compiled modules too")
     step.add_argument("--plot", metavar="FILE", help="draw the steps into this picture")
     overlap.add_argument("--workload", metavar="A,B", help="which models (default: a synthetic one)")
     overlap.add_argument("--megabytes", type=float, help="gradients of the synthetic model (default: 16)")
     overlap.add_argument("--ratio", type=float, help="how long its backward computes, over the exchange (default: 1)")
     overlap.add_argument("--transport", choices=("auto", "shared", "mpi"), default="auto", help="(default: auto)")
+    loader = found["loader"]
+    loader.add_argument("--source", metavar="A,B", help="where samples lie: tensors, npy (default: both)")
+    loader.add_argument("--workers", metavar="N,M", default="0,2", help="how many read ahead (default: %(default)s)")
+    loader.add_argument("--worker", choices=("thread", "process"), default="thread", help="(default: %(default)s)")
+    loader.add_argument("--length", type=int, default=64, help="steps in a pass, of which --rounds are measured "
+                        "(default: %(default)s)")
     overlap.add_argument("--hook", metavar="NAME", help="measure this comm hook too, such as bf16")
     saved = found["checkpoint"]
     saved.add_argument("--parameters", type=int, default=25_000_000, help="of the model (default: %(default)s)")
@@ -80,9 +90,8 @@ def bench(args: argparse.Namespace) -> int:
     """
     if args.rounds < 1:
         raise CommandError("--rounds must be at least 1")
-    peer = getattr(args, "peer", None)
-    if peer and importlib.util.find_spec(peer) is None:
-        raise CommandError(f"--peer {peer}: it is not installed here")
+    if "torch" not in _peers(args) and getattr(args, "compile", False):
+        raise CommandError("--compile is about torch's modules: it goes with --peer torch")
     if args.name in _ALONE:
         with _kept(args) as file, recorded(file):
             (_modes if args.name == "modes" else _op)(args)
@@ -108,8 +117,8 @@ def _start(counts: Sequence[int], args: argparse.Namespace, body: Callable[[Comm
     """Run on each number of ranks in turn: on one here, pinned as a rank is, on several in a job of their own."""
     words = ["-m", "distgrad", "bench", args.name]
     for name, value in vars(args).items():
-        if name not in _NOT_PASSED_ON and value is not None:
-            words += [f"--{name}", str(value)]
+        if name not in _NOT_PASSED_ON and value is not None and value is not False:
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     words += ["--jsonl", file] if file else []
     for ranks in counts:
         if ranks == 1:
@@ -194,9 +203,10 @@ def _step(args: argparse.Namespace) -> Callable[[Communicator], None]:
 
     workloads = _names("--workload", args.workload, WORKLOADS) or tuple(WORKLOADS)
     chosen = _names("--mode", args.mode, step.MODES)
+    peers = _peers(args)
 
     def body(comm: Communicator) -> None:
-        for number, race in enumerate(step.run(comm, workloads, args.rounds, chosen, args.peer)):
+        for number, race in enumerate(step.run(comm, workloads, args.rounds, chosen, peers, args.compile)):
             if comm.rank == 0:
                 if number == 0:
                     tell(race.where)
@@ -263,7 +273,25 @@ def _hook(name: str) -> Callable[..., Any]:
     return found
 
 
-_BODIES = {"allreduce": _sized, "update": _sized, "step": _step, "overlap": _overlap,
+def _loader(args: argparse.Namespace) -> Callable[[Communicator], None]:
+    from distgrad.bench import loader
+    from distgrad.bench.surroundings import tell
+
+    sources = _names("--source", args.source, loader.SOURCES) or loader.SOURCES
+    workers = _numbers("--workers", args.workers, least=0)
+    if args.length < 1:
+        raise CommandError("--length must be at least 1")
+
+    def body(comm: Communicator) -> None:
+        fed = loader.run(comm, sources, workers, args.worker, args.length, args.rounds)
+        if comm.rank == 0:
+            tell(fed.where)
+            loader.report(fed)
+
+    return body
+
+
+_BODIES = {"allreduce": _sized, "update": _sized, "step": _step, "overlap": _overlap, "loader": _loader,
            "checkpoint": _checkpoint}
 
 
@@ -277,13 +305,24 @@ def _names(option: str, text: str | None, known: Sequence[str] | dict[str, Any])
     return found
 
 
-def _numbers(option: str, text: str | None) -> list[int]:
+def _peers(args: argparse.Namespace) -> tuple[str, ...]:
+    """The libraries to measure beside, all of them installed."""
+    from distgrad.bench.peers import PEERS
+
+    found = _names("--peer", getattr(args, "peer", None), PEERS)
+    for peer in found:
+        if importlib.util.find_spec(peer) is None:
+            raise CommandError(f"--peer {peer}: it is not installed here")
+    return found
+
+
+def _numbers(option: str, text: str | None, least: int = 1) -> list[int]:
     try:
         found = [int(word) for word in text.split(",")] if text else []
     except ValueError:
-        found = [0]
-    if any(number < 1 for number in found):
-        raise CommandError(f"{option} {text}: give whole numbers above 0, separated by commas")
+        found = [least - 1]
+    if any(number < least for number in found):
+        raise CommandError(f"{option} {text}: give whole numbers above {least - 1}, separated by commas")
     return found
 
 

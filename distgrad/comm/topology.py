@@ -7,6 +7,7 @@ nothing: what shares memory, and how, is decided by those who ask.
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -25,7 +26,8 @@ def world_communicator() -> Communicator:
     """The communicator of all ranks that were launched together; the same object each time.
 
     Without a launcher, and as long as the program has not loaded mpi4py.MPI itself, it is a world of one
-    that needs no MPI library. Raises RuntimeError when the launcher started more tasks than MPI sees.
+    that needs no MPI library. Raises RuntimeError when the launcher started more tasks than MPI sees, and in a
+    process that a rank has started by multiprocessing: MPI cannot be joined from there.
     """
     global _alone
     launched = launcher()
@@ -33,10 +35,18 @@ def world_communicator() -> Communicator:
         if _alone is None or _alone.closed:
             _alone = SelfCommunicator("world")
         return _alone
+    if _is_child():
+        raise RuntimeError("this process was started by a rank and is none itself, such as a worker process of "
+                           "a DataLoader: ask for ranks before, where the dataset is made")
     world = mpi.library().COMM_WORLD
     if launched is not None and launched.size is not None and launched.size > world.Get_size():
         raise RuntimeError(_split_world(launched.name, launched.size, world.Get_size()))
     return mpi.wrap(world)
+
+
+def _is_child() -> bool:
+    module = sys.modules.get("multiprocessing.process")  # loaded in whatever it has started
+    return module is not None and module.parent_process() is not None
 
 
 def host() -> str:

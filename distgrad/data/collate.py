@@ -10,6 +10,7 @@ import numpy as np
 from .._tensor.creation import from_numpy
 from ..graph.base import TensorBase
 from ..ops.join import stack
+from .rows import Parallel, Rows
 
 __all__ = ["default_collate", "default_convert"]
 
@@ -28,6 +29,11 @@ def default_collate(batch: Sequence[Any]) -> Any:
     """
     if not len(batch):
         raise ValueError("default_collate: a batch has at least one sample, got none")
+    if isinstance(batch, Rows):
+        return batch.batch
+    if isinstance(batch, Parallel):
+        columns = [default_collate(part) for part in batch.parts]
+        return columns if batch.names is None else dict(zip(batch.names, columns))
     first = batch[0]
     if isinstance(first, TensorBase):
         _require_same("kinds", batch, lambda sample: "tensor" if isinstance(sample, TensorBase)
@@ -47,7 +53,7 @@ def default_collate(batch: Sequence[Any]) -> Any:
     if isinstance(first, Sequence):
         _require_same("lengths", batch, len, RuntimeError)
         parts = [default_collate(column) for column in zip(*batch)]
-        return type(first)(*parts) if hasattr(first, "_fields") else parts  # type: ignore[call-arg]
+        return type(first)(*parts) if hasattr(first, "_fields") else parts
     raise TypeError(f"default_collate stacks tensors, arrays, numbers, strings, mappings and sequences, not "
                     f"{type(first).__name__}; pass a collate_fn of your own")
 

@@ -1,91 +1,107 @@
-"""DataLoader: batches of a dataset in a sampler's order, read ahead by threads if wanted.
+"""DataLoader: batches of a dataset in a sampler's order, read ahead by threads or processes if wanted.
 
-Threads, not processes: nothing may fork once MPI runs, and numpy releases the interpreter lock while
-it copies. Batches come in the sampler's order whatever the number of threads.
+It checks what it is given, and puts together an order, workers and a place in the pass; one pass is
+`iterator.BatchIterator`, what a worker does is `worker.Reader`.
 """
 
 from __future__ import annotations
 
-import contextvars
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from itertools import count, islice
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
-from ..backend.random import Generator, default_generator, use_generator
+from ..backend.random import Generator
 from .collate import default_collate, default_convert
-from .dataset import IterableDataset, Subset, TensorDataset
-from .sampler import BatchSampler, RandomSampler, SequentialSampler, require_count
+from .dataset import IterableDataset
+from .iterator import BatchIterator, Inline, Worker, close
+from .position import Position
+from .resumable import ResumableSampler, require_count
+from .sampler import BatchSampler, RandomSampler, SequentialSampler
+from .threads import ThreadWorker
+from .worker import Plan, Reader, WorkerInfo
 
 __all__ = ["DataLoader"]
 
 PREFETCH = 2  # batches read ahead for each worker, unless the caller says otherwise
+WORKERS = ("thread", "process")
 
 
 class DataLoader:
     """Iterate over the batches of a dataset.
 
+    The batches of a pass and their order follow from the seed and the epoch (or pass) alone: not from the
+    number of workers, nor from their kind or timing. What a dataset draws from `distgrad.rand` and its kin
+    while it makes a batch comes from a random stream of that batch. A dataset that has `__getitems__`
+    (TensorDataset and the file datasets do) reads each batch by one call.
+
     Args:
         dataset: a Dataset (`__getitem__`, `__len__`), or an IterableDataset.
         batch_size: samples a batch; None yields single samples without a batch dimension.
         shuffle: a new random order each time.
-        sampler: an iterable of indices, instead of `shuffle`.
+        sampler: an iterable of indices, instead of `shuffle`; under several ranks a DistributedSampler.
         batch_sampler: an iterable of lists of indices, instead of `batch_size`, `shuffle`, `sampler`
             and `drop_last`.
-        num_workers: threads that read ahead; 0 reads in the caller's thread. An IterableDataset is
-            read by one thread, because it has one position. With workers, each batch has a random
-            stream of its own (in `distgrad.rand` and its kin), so that timing changes nothing.
+        num_workers: how many read ahead, taking turns batch by batch; 0 reads in the caller's thread. An
+            IterableDataset is read by each of them: it asks `get_worker_info()` which part is its own.
         collate_fn: makes a batch of a list of samples; default `default_collate`.
-        drop_last: leave out a last batch that is shorter than the others.
-        generator: the stream for shuffling; default the context's.
+        pin_memory: torch's; batches are in the host's ordinary memory, and True only says so.
+        drop_last: leave out the last batch if it is shorter (with an IterableDataset, of each worker).
+        timeout: seconds that a batch of the workers may take; 0 waits for ever.
+        worker_init_fn: called with the worker's number, in the worker, before its first pass.
+        generator: the stream that `shuffle` draws from; default the context's.
         prefetch_factor: batches read ahead for each worker; default 2.
+        persistent_workers: keep the workers from one pass to the next.
+        worker: "thread", which copies nothing, or "process" for Python code that holds the interpreter's
+            lock. Processes are spawned: the dataset and the functions are sent to them once, and they share
+            the cores that this process may run on. A batch from them is made of tensors, arrays, numbers,
+            strings, lists, tuples and dicts. Python's and numpy's own random streams are seeded in processes
+            for each pass; threads share them with the program.
+
+    Workers end with the pass, when the loop is left early, when the iterator is dropped, and with the
+    program. An exception of a worker is raised in the loop, after the batches before it, with a note that
+    names the batch; one from a process has the traceback from there as a note.
 
     Raises:
-        TypeError: an argument of the wrong kind.
-        ValueError: arguments that contradict each other, or numbers out of range.
+        TypeError, ValueError: arguments of the wrong kind, or that contradict each other.
     """
 
     def __init__(self, dataset: Any, batch_size: int | None = 1, shuffle: bool | None = None,
-                 sampler: Iterable[int] | None = None, batch_sampler: Iterable[list[int]] | None = None,
-                 num_workers: int = 0, collate_fn: Callable[[Any], Any] | None = None, *, drop_last: bool = False,
-                 generator: Generator | None = None, prefetch_factor: int | None = None) -> None:
-        self.num_workers = require_count("num_workers", num_workers, 0)
-        if prefetch_factor is not None:
-            if not num_workers:
-                raise ValueError("prefetch_factor says how far workers read ahead; set num_workers above 0")
-            require_count("prefetch_factor", prefetch_factor, 1)
-        if collate_fn is not None and not callable(collate_fn):
-            raise TypeError(f"collate_fn is a function of a list of samples, got {type(collate_fn).__name__}")
-        if generator is not None and not isinstance(generator, Generator):
-            raise TypeError(f"generator is a distgrad.Generator, got {type(generator).__name__}")
-        _check_kind(dataset, shuffle, sampler, batch_sampler)
-        if batch_sampler is not None and (batch_size != 1 or shuffle or sampler is not None or drop_last):
-            raise ValueError("batch_sampler decides everything about batches: leave out batch_size, shuffle, sampler "
-                             "and drop_last")
-        if sampler is not None and shuffle:
-            raise ValueError("a sampler decides the order: leave out shuffle, or the sampler")
-        if batch_size is None and drop_last:
-            raise ValueError("drop_last leaves out a short batch; batch_size=None makes no batches")
+                 sampler: Iterable[Any] | None = None, batch_sampler: Iterable[list[Any]] | None = None,
+                 num_workers: int = 0, collate_fn: Callable[[Any], Any] | None = None, pin_memory: bool = False,
+                 drop_last: bool = False, timeout: float = 0, worker_init_fn: Callable[[int], object] | None = None,
+                 *, generator: Generator | None = None, prefetch_factor: int | None = None,
+                 persistent_workers: bool = False, worker: str = "thread") -> None:
+        _check_order(dataset, batch_size, shuffle, sampler, batch_sampler, drop_last)
+        _check_workers(num_workers, timeout, worker_init_fn, prefetch_factor, persistent_workers, worker)
+        _check_rest(collate_fn, generator, pin_memory)
         self.iterable = isinstance(dataset, IterableDataset)
         self.dataset = dataset
-        self.batch_size = None if batch_sampler is not None or batch_size is None else \
-            require_count("batch_size", batch_size, 1)
+        self.batch_size = None if batch_sampler is not None else batch_size
         self.drop_last = drop_last
+        self.num_workers = int(num_workers)
+        self.timeout = timeout
+        self.worker_init_fn = worker_init_fn
         self.generator = generator
         self.prefetch_factor = PREFETCH if prefetch_factor is None else prefetch_factor
+        self.persistent_workers = persistent_workers
+        self.pin_memory = pin_memory
+        self.worker = worker
         self.sampler = sampler
         if sampler is None and batch_sampler is None and not self.iterable:
             self.sampler = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
         self.batch_sampler = batch_sampler
-        if self.sampler is not None and self.batch_size is not None:
-            self.batch_sampler = BatchSampler(self.sampler, self.batch_size, drop_last)
+        if self.sampler is not None and batch_size is not None:
+            self.batch_sampler = BatchSampler(self.sampler, batch_size, drop_last)
         self.single = batch_size is None
         self.collate_fn = collate_fn or (default_convert if self.single else default_collate)
+        self._position = self._new_position()
+        self._pool: list[Worker] = []  # the persistent workers
+        self._latest: Callable[[], BatchIterator | None] = lambda: None
 
     def __len__(self) -> int:
-        """How many batches one pass has.
+        """How many batches a whole pass has.
 
         Raises:
             TypeError: the sampler, or the IterableDataset, has no length.
@@ -97,103 +113,129 @@ class DataLoader:
             return samples
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 
-    def __iter__(self) -> Iterator[Any]:
-        return self._read_ahead() if self.num_workers else (task() for task in self._tasks())
+    def __iter__(self) -> BatchIterator:
+        latest = self._latest()
+        if latest is not None and self._pool:
+            latest.close()  # its workers begin another pass
+        order: Iterator[Any] | None = None
+        if not self.iterable:
+            order = iter(self.sampler if self.single else self.batch_sampler)  # type: ignore[arg-type]
+        place = self._position.begin()
+        if order is not None:
+            order = islice(order, place.skip, None)
+        workers = self._pool or self._start()
+        if self.persistent_workers:
+            self._pool = workers
+        found = BatchIterator(
+            workers, order, place, skip=place.skip if self.iterable else 0, timeout=self.timeout,
+            ahead=self.prefetch_factor if self.num_workers else 0, persistent=self.persistent_workers,
+            warn=self.iterable and self.num_workers > 1 and self.worker_init_fn is None)
+        self._latest = weakref.ref(found)
+        return found
 
-    def _tasks(self) -> Iterator[Callable[[], Any]]:
-        """One callable a batch, in order."""
-        if self.iterable:
-            yield from self._iterable_tasks()
-            return
-        order: Any = self.sampler if self.single else self.batch_sampler
-        for number, indices in enumerate(order):
-            yield partial(self._load, number, indices)
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the latest pass, of JSON types only: what has been handed out, not what was read ahead.
 
-    def _iterable_tasks(self) -> Iterator[Callable[[], Any]]:
-        """Reading an iterator happens here, in the caller's thread or the one reading thread."""
-        samples = iter(self.dataset)
-        if self.single:
-            yield from (partial(self.collate_fn, sample) for sample in samples)
-            return
-        while batch := list(islice(samples, self.batch_size)):
-            if len(batch) < (self.batch_size or 0) and self.drop_last:
-                return
-            yield partial(self.collate_fn, batch)
+        With a DistributedSampler it is that sampler's state: the same on every rank that has been handed as
+        many batches, and good for any number of ranks. With other samplers, and with an IterableDataset, it
+        is this process's own place.
+        """
+        return self._position.state_dict()
 
-    def _load(self, number: int, indices: Any) -> Any:
-        """Read and collate one batch; an exception gets a note that says which."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next pass be the rest of the one that was saved, with the batches that it would have had.
+
+        An IterableDataset, and a sampler that is not this package's, begin anew, and as many batches as had
+        been handed out are left out: they have to yield the same again.
+
+        Raises:
+            TypeError, KeyError, ValueError: not a state of such a loader, or of other data.
+        """
+        self._position.load_state_dict(state)
+
+    def _new_position(self) -> Position:
+        root: Any = self.sampler
+        step, whole = 1, self.single
+        if isinstance(self.batch_sampler, BatchSampler):
+            root, step = self.batch_sampler.sampler, self.batch_sampler.batch_size
+            whole = type(self.batch_sampler).__iter__ is BatchSampler.__iter__  # a subclass may take samples otherwise
+        return Position(root if whole and isinstance(root, ResumableSampler) else None, step, self.generator,
+                        self.num_workers if self.iterable else 0)
+
+    def _start(self) -> list[Worker]:
+        """New workers for one pass, or for all."""
+        plan = Plan(self.dataset, self.collate_fn, self.single, self.iterable, self.batch_size, self.drop_last)
+        if not self.num_workers:
+            return [Inline(Reader(plan))]
+        kind: Any = ThreadWorker
+        if self.worker == "process":
+            from .processes import ProcessWorker as kind  # loads multiprocessing
+        workers: list[Worker] = []
         try:
-            if self.single:
-                return self.collate_fn(self.dataset[indices])
-            whole = _at_once(self.dataset, indices) if self.collate_fn is default_collate else None
-            return self.collate_fn([self.dataset[i] for i in indices]) if whole is None else whole
-        except Exception as error:
-            shown = indices if self.single else [*indices[:8], *(["..."] if len(indices) > 8 else [])]
-            error.add_note(f"in DataLoader, batch {number}, samples {shown}")
+            for number in range(self.num_workers):
+                workers.append(kind(plan, WorkerInfo(number, self.num_workers), self.worker_init_fn))
+        except BaseException:
+            close(workers)
             raise
-
-    def _read_ahead(self) -> Iterator[Any]:
-        """Batches read by threads, in order. Leaving early, by an exception too, ends the threads."""
-        workers = 1 if self.iterable else self.num_workers
-        depth = self.num_workers * self.prefetch_factor
-        seed = int((self.generator or default_generator()).numpy.integers(1 << 62))
-        tasks = self._tasks()
-        context = contextvars.copy_context()
-        pending: deque[Future[Any]] = deque()
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="distgrad-data")
-        try:
-            for number in count():
-                task = partial(_next, tasks) if self.iterable else next(tasks, None)
-                if task is None:
-                    break
-                pending.append(pool.submit(context.copy().run, _with_stream, seed + number, task))
-                if len(pending) >= depth:
-                    batch = pending.popleft().result()
-                    if batch is _END:
-                        return
-                    yield batch
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        return workers
 
 
-_END = object()
-
-
-def _next(tasks: Iterator[Callable[[], Any]]) -> Any:
-    """The next batch of an IterableDataset, read on the one thread that does."""
-    task = next(tasks, None)
-    return _END if task is None else task()
-
-
-def _with_stream(seed: int, task: Callable[[], Any]) -> Any:
-    """Run a task with a random stream of its own."""
-    use_generator(Generator(seed))
-    return task()
-
-
-def _check_kind(dataset: Any, shuffle: Any, sampler: Any, batch_sampler: Any) -> None:
-    """Refuse what is no dataset, and orders for a dataset that has none."""
-    if shuffle is not None and not isinstance(shuffle, bool):
+def _check_order(dataset: Any, batch_size: Any, shuffle: Any, sampler: Any, batch_sampler: Any, drop_last: Any) -> None:
+    """Refuse what is no dataset, orders for a dataset that has none, and orders that contradict each other."""
+    if not isinstance(shuffle, bool | None):
         raise TypeError(f"shuffle is True or False, got {shuffle!r}")
+    if not isinstance(drop_last, bool):
+        raise TypeError(f"drop_last is True or False, got {drop_last!r}")
     if isinstance(dataset, IterableDataset):
         if shuffle or sampler is not None or batch_sampler is not None:
             raise ValueError(f"{type(dataset).__name__} is an IterableDataset, which has its own order: leave out "
                              "shuffle, sampler and batch_sampler")
-        return
-    if not hasattr(dataset, "__getitem__"):
+    elif not hasattr(dataset, "__getitem__"):
         raise TypeError(f"DataLoader reads a Dataset, with __getitem__ and __len__; got {type(dataset).__name__}")
-    if sampler is None and batch_sampler is None and not hasattr(dataset, "__len__"):
+    elif sampler is None and batch_sampler is None and not hasattr(dataset, "__len__"):
         raise TypeError(f"{type(dataset).__name__} has no length: define __len__, or pass a sampler")
+    for name, given in (("sampler", sampler), ("batch_sampler", batch_sampler)):
+        if given is not None and not isinstance(given, Iterable):
+            raise TypeError(f"{name} is an iterable, got {type(given).__name__}")
+    if batch_sampler is not None and (batch_size != 1 or shuffle or sampler is not None or drop_last):
+        raise ValueError("batch_sampler decides everything about batches: leave out batch_size, shuffle, sampler "
+                         "and drop_last")
+    if sampler is not None and shuffle:
+        raise ValueError("a sampler decides the order: leave out shuffle, or the sampler")
+    if batch_size is not None:
+        require_count("batch_size", batch_size, 1)
+    elif drop_last:
+        raise ValueError("drop_last leaves out a short batch; batch_size=None makes no batches")
 
 
-def _at_once(dataset: Any, indices: list[int]) -> Any:
-    """The collated batch of a TensorDataset, or of a Subset of one, by one indexing a tensor; None for others.
+def _check_workers(num_workers: Any, timeout: Any, worker_init_fn: Any, prefetch_factor: Any, persistent: Any,
+                   worker: Any) -> None:
+    """Refuse workers that cannot be, and options of workers without any."""
+    require_count("num_workers", num_workers, 0)
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout is a number of seconds, got {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"timeout is at least 0 seconds, got {timeout}")
+    if worker_init_fn is not None and not callable(worker_init_fn):
+        raise TypeError(f"worker_init_fn is a function of a worker's number, got {type(worker_init_fn).__name__}")
+    if prefetch_factor is not None:
+        require_count("prefetch_factor", prefetch_factor, 1)
+    if not isinstance(persistent, bool):
+        raise TypeError(f"persistent_workers is True or False, got {persistent!r}")
+    if worker not in WORKERS:
+        raise ValueError(f"worker is 'thread' or 'process', got {worker!r}")
+    for name, given in (("prefetch_factor", prefetch_factor), ("timeout", timeout), ("persistent_workers", persistent)):
+        if given and not num_workers:
+            raise ValueError(f"{name} is about workers; set num_workers above 0")
 
-    A subclass may make its samples differently, so only these very classes count.
-    """
-    while type(dataset) is Subset:
-        indices = [dataset.indices[i] for i in indices]
-        dataset = dataset.dataset
-    return list(dataset[list(indices)]) if type(dataset) is TensorDataset and len(indices) else None
+
+def _check_rest(collate_fn: Any, generator: Any, pin_memory: Any) -> None:
+    if collate_fn is not None and not callable(collate_fn):
+        raise TypeError(f"collate_fn is a function of a list of samples, got {type(collate_fn).__name__}")
+    if generator is not None and not isinstance(generator, Generator):
+        raise TypeError(f"generator is a distgrad.Generator, got {type(generator).__name__}")
+    if not isinstance(pin_memory, bool):
+        raise TypeError(f"pin_memory is True or False, got {pin_memory!r}")
+    if pin_memory:
+        warnings.warn("pin_memory=True: batches lie in ordinary memory of the host, and nothing is pinned", UserWarning,
+                      stacklevel=3)

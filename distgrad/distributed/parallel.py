@@ -85,7 +85,8 @@ class DataParallel:
         if bucket_bytes is not None and bucket_bytes <= 0:
             raise ValueError(f"bucket_bytes is positive, got {bucket_bytes}")
         communicator = as_communicator(comm)
-        bucket_bytes = bucket_bytes or config.bucket_bytes or (4 << 20 if len(nodes(communicator)) == 1 else 1 << 20)
+        usual = 4 << 20 if len(nodes(communicator)) == 1 else 1 << 20  # collective, so whatever a rank was told
+        bucket_bytes = bucket_bytes or config.bucket_bytes or usual
         named = [(name, p) for name, p in module.named_parameters() if p.dtype.kind in "fc"]
         for name, p in named:
             if p.placement is not None:

@@ -16,6 +16,7 @@ from ..backend.random import Generator, use_generator
 from ..comm import Communicator, run_ranks, world_communicator
 from ..comm import abort as _abort
 from ..comm import mpi as _mpi
+from ..data.distributed import use_world
 from ..errors import current_rank
 
 __all__ = ["as_communicator", "get_rank", "get_world_size", "simulate", "world"]
@@ -91,3 +92,6 @@ def simulate(ranks: int, nodes: Sequence[int] | None = None) -> Callable[[Callab
             return run_ranks(ranks, body, nodes)
 
     return run
+
+
+use_world(lambda: (get_world_size(), get_rank()))  # for a DistributedSampler that was not told

@@ -51,26 +51,41 @@ class Placement:
         leaf = self._leaf()
         return leaf is not None and leaf._grad is self.home
 
+    def room(self, leaf: Any) -> Array | None:
+        """The slot's memory, in which the first gradient of a round may be computed; None if it is not empty.
+
+        What was computed there goes through `accumulate` all the same.
+        """
+        if self.closed or self.filled or not (leaf._grad is None or leaf._grad is self.home):
+            return None
+        self._make_ready(self.group)
+        return self.home.array
+
     def accumulate(self, leaf: Any, g: Array) -> None:
-        """Add one backward's gradient to the slot; the first one is copied in."""
-        group = self.group
+        """Add one backward's gradient to the slot; the first one is copied in, unless it was computed there."""
         if self.closed:
             self.late = g.copy() if self.late is None else self.late + g
             return
-        if group.state is not State.LOCAL:
-            self._begin(group)
-        elif group.factor != 1:
-            group.settle()
+        self._make_ready(self.group)
         target = self.home.array
         before = leaf._grad
         if before is None or (before is self.home and not self.filled):
-            target[...] = g
+            if g is not target:
+                target[...] = g
         elif before is self.home:
             target += g
         else:  # a gradient from outside of the slot, such as one that belongs to a graph
             target[...] = before.array + g
         self.hold()
         self.home.bump()
+
+    @classmethod
+    def _make_ready(cls, group: Group) -> None:
+        """A gradient of this rank's own is about to be written."""
+        if group.state is not State.LOCAL:
+            cls._begin(group)
+        elif group.factor != 1:
+            group.settle()
 
     @staticmethod
     def _begin(group: Group) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from ..backend import of
 from ..graph.base import TensorBase
 from ..graph.function import Function
+from ..graph.room import room_for
 from . import reduce
 from ._checks import check_same_dtype
 from .shape import reshape, transpose
@@ -23,20 +24,25 @@ class Linear(Function):
 
     def vjp(ctx: Any, g: Any) -> Any:
         x, weight = ctx.saved
-        gx = gw = None
-        rows = reshape(g, (-1, g.shape[-1]))
-        if isinstance(g, TensorBase):
-            if ctx.needs(0):
-                gx = linear(g, transpose(weight, 0, 1))
-            if ctx.needs(1):  # rows.T @ x, where `linear` transposes its weight once more
-                gw = linear(transpose(rows, 0, 1), transpose(reshape(x, (-1, x.shape[-1])), 0, 1))
-        else:
+        to_x, to_weight, to_bias = ctx.edges
+        gx = gw = gb = None
+        if not isinstance(g, TensorBase):
             kernels = of(g).kernels
-            if ctx.needs(0):
+            if to_x is not None:
                 gx = kernels.linear_grad_input(g, weight)
-            if ctx.needs(1):
-                gw = kernels.linear_grad_weight(g, x)
-        return gx, gw, reduce.sum(rows, 0) if ctx.needs(2) else None
+            if to_weight is not None:
+                gw = kernels.linear_grad_weight(g, x, room_for(ctx, to_weight))
+            if to_bias is not None:
+                gb = kernels.sum_leading(g, g.ndim - 1)
+            return gx, gw, gb
+        rows = reshape(g, (-1, g.shape[-1]))
+        if to_x is not None:
+            gx = linear(g, transpose(weight, 0, 1))
+        if to_weight is not None:  # rows.T @ x, where `linear` transposes its weight once more
+            gw = linear(transpose(rows, 0, 1), transpose(reshape(x, (-1, x.shape[-1])), 0, 1))
+        if to_bias is not None:
+            gb = reduce.sum(rows, 0)
+        return gx, gw, gb
 
 
 def linear(input: Any, weight: Any, bias: Any = None) -> Any:

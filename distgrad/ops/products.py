@@ -38,6 +38,10 @@ class MatMul(Function):
     def vjp(ctx: Any, g: Any) -> Any:
         a, b = ctx.saved
         ga = gb = None
+        if not isinstance(g, TensorBase) and g.ndim == 2 and g.dtype.kind == "f" \
+                and (a is None or a.ndim == 2) and (b is None or b.ndim == 2):  # the usual case
+            matmul = of(g).kernels.matmul
+            return None if b is None else matmul(g, b.T), None if a is None else matmul(a.T, g)
         if b is not None:
             ga = MatMul.apply(g, conj(mT(b)))
         if a is not None:
@@ -74,7 +78,10 @@ def matmul(a: Any, b: Any) -> Any:
     Raises:
         RuntimeError: shapes or dtypes that do not fit, or a 0-d operand.
     """
-    na, nb = len(a.shape), len(b.shape)
+    shape_a, shape_b = a.shape, b.shape
+    na, nb = len(shape_a), len(shape_b)
+    if na == nb == 2 and shape_a[1] == shape_b[0] and a.dtype is b.dtype:  # the usual case
+        return MatMul.apply(a, b)
     if not na or not nb:
         raise RuntimeError(f"matmul: needs at least one dimension each, got {_shapes(a, b)}")
     one_dtype("matmul", a, b)

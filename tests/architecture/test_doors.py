@@ -20,6 +20,7 @@ DOORS = {
     "numba": "distgrad.backend.fused",
     "llvmlite": "distgrad.backend.fused",
     "safetensors": "distgrad.checkpoint",
+    "h5py": "distgrad.data.hdf5",
 }
 WITHOUT_NUMPY = ("distgrad.ops", "distgrad.nn", "distgrad.optim", "distgrad.distributed")
 # They turn bytes into calls: a weights file or a peer could then run code here.

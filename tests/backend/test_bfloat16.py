@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distgrad.backend import get
+from distgrad.backend.reference import find as reference
 
 kernels = get("cpu").kernels
 EVERY = np.arange(1 << 16, dtype=np.uint16)
@@ -95,3 +96,15 @@ def test_another_implementation_agrees() -> None:
     x = np.random.default_rng(1).integers(0, 1 << 32, 50_000, np.uint32).view("float32")
     x = x[~np.isnan(x)]
     np.testing.assert_array_equal(encode(x), x.astype(bfloat16).view(np.uint16))
+
+
+def test_compiled_bits_are_those_of_the_reference() -> None:
+    patterns = np.random.default_rng(2).integers(0, 1 << 32, 100_003, np.uint32)
+    patterns[:65536] = np.arange(65536, dtype=np.uint32) << 16 | patterns[:65536] & 0xFFFF
+    values, out = patterns.view("float32"), np.empty(patterns.size, np.uint16)
+    reference("to_bfloat16")(np, values, out)
+    np.testing.assert_array_equal(encode(values), out)
+    back = np.empty(out.size, "float32")
+    reference("from_bfloat16")(np, out, back)
+    np.testing.assert_array_equal(decode(out).view(np.uint32), back.view(np.uint32))
+    np.testing.assert_array_equal(decode(out[::2]), back[::2])  # not contiguous

@@ -53,17 +53,19 @@ def test_ranks_tell_the_same_and_modes_learn_the_same() -> None:
 
 
 def test_what_counts_is_the_slowest_rank_of_each_step() -> None:
-    warmup = step._WARMUP
-    notes = np.zeros((2, 2, warmup + 3, len(COLUMNS)))  # (rank, contestant, step, column)
+    each = step._LEAD + 1
+    timed = slice(step._WARMUP + step._LEAD, None, each)
+    notes = np.full((2, 2, step._WARMUP + 3 * each, len(COLUMNS)), 99.0)  # (rank, contestant, step, column)
+    notes[:, :, timed] = 0
     column = {name: notes[..., i] for i, name in enumerate(COLUMNS)}
-    column["total"][:, 0, warmup:] = [[10, 30, 12], [20, 20, 11]]
-    column["clip"][:, 0, warmup:] = [[1, 3, 5], [2, 4, 6]]
+    column["total"][:, 0, timed] = [[10, 30, 12], [20, 20, 11]]
+    column["clip"][:, 0, timed] = [[1, 3, 5], [2, 4, 6]]
     column["waiting"][:, 1] = np.nan
-    column["faults"][1, 0, warmup:] = [7, 9, 8]
-    column["norm"][:, 0, warmup:] = [0.5, 1.5, 2.5]
-    column["loss"][:, 0], column["loss"][:, 1] = 2.0, 2.0
+    column["faults"][1, 0, timed] = [7, 9, 8]
+    column["norm"][:, 0, timed] = [0.5, 1.5, 2.5]
+    column["loss"][...] = 2.0
     column["loss"][1, 1, 4] = 1.5
-    race = step._judged(WORKLOADS["mlp"], ["ours", "theirs"], notes, 5, {})
+    race = step._judged(WORKLOADS["mlp"], ["ours", "theirs"], notes, 5, {}, {})
     assert [s.name for s in race.parts["waiting"]] == ["ours"]
     assert race.parts["total"][0].median == 20  # of 20, 30, 12
     assert race.parts["clip"][0].median == 3  # of 2, 3, 5: the clips of those ranks
@@ -111,29 +113,70 @@ def test_steps_on_one_rank_then_on_two(tmp_path: Path) -> None:
     assert read(str(kept)) == lines
 
 
+def test_jax_is_measured_on_one_rank_only(capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = simulate(2)(lambda rank: list(step.run(world(), ["mlp_tiny"], rounds=2, peers=["jax"]))[0])
+    assert list(one.losses) == list(two.losses) == ["distgrad"]
+    step.report(one)
+    out = capsys.readouterr().out
+    assert "  jax is measured on one rank only\n" in out
+    assert json_lines(out)[0]["left_out"] == {"jax": "is measured on one rank only"}
+
+
+def test_who_does_not_compile_is_left_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    torch = pytest.importorskip("torch")
+
+    def compile(module: object) -> None:
+        raise RuntimeError("no compiler of C++\nand much more")
+
+    monkeypatch.setattr(torch, "compile", compile)
+    race, = step.run(world(), ["mlp_tiny"], rounds=2, peers=["torch"], compile=True)
+    assert list(race.losses) == ["distgrad", "torch"]
+    step.report(race)
+    assert "  torch compiled does not compile here, RuntimeError: no compiler of C++\n" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_torch_compiled_beside_torch_and_jax(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("jax")
+    words = ["--workload", "mlp_tiny", "--rounds", "2", "-n", "1", "--peer", "jax,torch", "--compile"]
+    assert main(["bench", "step", *words]) == 0
+    out = capsys.readouterr().out
+    total = {line["name"]: line for line in json_lines(out) if line["part"] == "total"}
+    left_out = total["distgrad"]["left_out"]
+    assert list(total) == ["distgrad", "jax", "torch"] + ["torch compiled"] * (not left_out)
+    assert list(left_out) in ([], ["torch compiled"])  # where there is no compiler of C++
+    assert all(difference < 1e-4 for difference in total["jax"]["loss_difference"].values())
+    assert "torch:" in out and "jax:" in out
+
+
 @pytest.mark.slow
 def test_torch_beside_us_on_two_ranks() -> None:
     pytest.importorskip("torch")
     lines = on_real_ranks("step", "--workload", "mlp_tiny", "--rounds", "3", "--ranks", "2", "--peer", "torch",
-                          "--mode", "sharded,replicated")
+                          "--compile", "--mode", "sharded,replicated")
     total = [line for line in lines if line["part"] == "total"]
-    assert [line["name"] for line in total] == ["distgrad sharded", "distgrad", "torch"]
+    names = ["distgrad sharded", "distgrad", "torch", "torch compiled"]
+    assert [line["name"] for line in total] == [name for name in names if name not in total[0]["left_out"]]
     differences = total[0]["loss_difference"]
-    assert differences["distgrad"] == 0 and differences["torch"] < 1e-4
+    assert differences["distgrad"] == 0 and 0 < max(differences.values()) < 1e-4
     assert [line["name"] for line in lines if line["part"] == "waiting"] == ["distgrad sharded", "distgrad"]
 
 
 @pytest.mark.parametrize(("words", "said"), [
     (["--workload", "mlp,nope"], "--workload nope"), (["--mode", "nope"], "--mode nope"), (["-n", "1,x"], "-n 1,x"),
     (["-n", "0"], "-n 0"), (["--rounds", "0"], "--rounds"), (["--plot", "nowhere/steps.png"], "--plot nowhere"),
-    (["--jsonl", "nowhere/lines"], "nowhere/lines"),
+    (["--jsonl", "nowhere/lines"], "nowhere/lines"), (["--peer", "numpy"], "--peer numpy"),
+    (["--compile"], "--compile"),
 ])
 def test_wrong_words_are_refused(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "step", "--workload", "mlp_tiny", *words]) == 2
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("words", "module"), [(["--plot", "steps.png"], "matplotlib"), (["--peer", "torch"], "torch")])
+@pytest.mark.parametrize(("words", "module"), [
+    (["--plot", "steps.png"], "matplotlib"), (["--peer", "torch"], "torch"), (["--peer", "jax"], "--peer jax"),
+])
 def test_what_is_not_installed_is_named(words: list[str], module: str, monkeypatch: pytest.MonkeyPatch,
                                         capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -55,9 +55,13 @@ def test_the_language_model_does_not_look_ahead() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_the_twin_has_the_same_losses(name: str) -> None:
-    pytest.importorskip("torch")
-    race, = step.run(world(), [name], rounds=5, peer="torch")
-    assert len(race.losses["torch"]) == 10
-    assert race.losses["torch"][0] != race.losses["torch"][-1]
-    assert race.differences["torch"] < 1e-4
+@pytest.mark.parametrize("peer", ["torch", "jax"])
+def test_a_peer_has_the_same_losses(peer: str, name: str) -> None:
+    pytest.importorskip(peer)
+    race, = step.run(world(), [name], rounds=5, peers=[peer])
+    ours, theirs = race.losses["distgrad"], race.losses[peer]
+    assert len(ours) == len(theirs) == step._WARMUP + 5 * (step._LEAD + 1)
+    assert theirs[0] != theirs[-1]
+    assert race.differences[peer] < 1e-4
+    assert race.clipped[peer] == race.clipped["distgrad"]
+    assert [sample.name for sample in race.parts["total"]] == ["distgrad", peer] and not race.left_out

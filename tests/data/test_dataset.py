@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 import distgrad as dg
-from distgrad.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset, random_split
+from distgrad.data import (
+    ChainDataset,
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    random_split,
+)
 
 
 class Squares(Dataset[int]):
@@ -68,6 +77,22 @@ def test_concatenation_refuses() -> None:
         ConcatDataset([Squares(1), Stream()])
     with pytest.raises(TypeError):
         Stream() + Squares(1)
+
+
+def test_chains() -> None:
+    chain = Stream() + Stream()
+    assert isinstance(chain, ChainDataset) and list(chain) == [0, 1, 2, 0, 1, 2]
+    with pytest.raises(TypeError, match="has no length"):
+        len(chain)
+    with pytest.raises(TypeError, match="number 1 is a Squares"):
+        ChainDataset([Stream(), Squares(1)])
+
+
+def test_a_dataset_of_tensors_that_require_gradients() -> None:
+    w = dg.ones(4, requires_grad=True)
+    batch, = next(iter(DataLoader(TensorDataset(w), batch_sampler=[[1, 1, 3]])))
+    batch.sum().backward()
+    assert w.grad.tolist() == [0, 2, 0, 1]
 
 
 def test_subset() -> None:

@@ -21,6 +21,7 @@ from ...config import config
 __all__ = ["find"]
 
 _MODULES = {
+    "bfloat16": ("from_bfloat16", "to_bfloat16"),
     "dropout": ("dropout", "dropout_backward"),
     "columns": ("sum_leading",),
     "scatter": ("index_add", "index_put"),
@@ -30,6 +31,8 @@ _MODULES = {
     "pointwise": ("erf", "exp", "gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "log_sigmoid",
                   "log_sigmoid_backward", "relu", "relu_backward", "sigmoid", "sigmoid_backward", "silu",
                   "silu_backward", "tanh", "tanh_backward"),
+    "convolve": ("conv2d", "conv2d_grad_input", "conv2d_grad_weight"),
+    "pool": ("avg_pool2d", "avg_pool2d_backward", "max_pool2d", "max_pool2d_backward"),
     "softmax": ("log_softmax", "log_softmax_backward", "softmax", "softmax_backward"),
     "recurrent": ("gru_layer", "gru_layer_backward", "lstm_layer", "lstm_layer_backward", "rnn_layer",
                   "rnn_layer_backward"),

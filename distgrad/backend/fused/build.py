@@ -29,6 +29,7 @@ def build(loop: Loop, dtype: str, symbol: str, machine: llvm.TargetMachine) -> b
     function = getattr(importlib.import_module(f"{__package__}.loops.{loop.family}"), loop.name)
     element = getattr(types, dtype)
     kinds = {"t": element, "n": types.int64}
+    kinds |= {"W": types.CPointer(types.uint32), "H": types.CPointer(types.uint16)}
     for pointer, pointers, pointee in (("T", "P", element), ("D", "Q", types.float64), ("N", "R", types.int64)):
         kinds[pointer] = types.CPointer(pointee)
         kinds[pointers] = types.CPointer(kinds[pointer])

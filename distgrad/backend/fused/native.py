@@ -36,7 +36,7 @@ class Loop:
     Attributes:
         family: its file in `loops`.
         signature: a letter an argument: T, D, N pointers to elements, doubles and integers, P, Q, R to such
-            pointers; t an element, n an integer.
+            pointers, W and H to whole and half words of 32 bits; t an element, n an integer.
     """
 
     family: str

@@ -17,7 +17,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
-__all__ = ["FEW", "ROWS", "add", "few_rows", "lanes", "least", "level", "listed", "multiply_add", "no_lanes", "nothing",
+__all__ = ["FEW", "ROWS", "add", "few_rows", "lanes", "least", "level", "listed", "multiply_add", "multiply_add_side",
+           "no_lanes", "nothing",
            "read_lanes", "read_tile", "rows", "scale", "spread_lanes", "write_column", "write_lanes", "write_tile"]
 
 # 16 vector registers hold 6 rows of two, one factor and the other; AVX-512 has 32, and one is a row.
@@ -294,6 +295,27 @@ def multiply_add(typing: Any, tile: Any, row: Any, places: Any, index: Any) -> A
         return _each(builder, tile, joined)
 
     return tile(tile, row, places, types.int64), code
+
+
+@intrinsic  # type: ignore[misc]
+def multiply_add_side(typing: Any, tile: Any, row: Any, x: Any, index: Any) -> Any:
+    """tile[r] + x[index + r] * row: as `multiply_add`, with the factors side by side.
+
+    Twelve places and their index are more than there are registers for addresses; one place is not.
+    """
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        total, other, pointer, at = arguments
+        begin = builder.gep(pointer, [at])
+
+        def joined(r: int) -> Any:
+            factor = _everywhere(builder, builder.load(builder.gep(begin, [_WHOLE(r)])), tile.element)
+            product = builder.fmul(factor, other, flags=_JOIN)
+            return builder.fadd(builder.extract_value(total, r), product, flags=_JOIN)
+
+        return _each(builder, tile, joined)
+
+    return tile(tile, row, x, types.int64), code
 
 
 @intrinsic  # type: ignore[misc]

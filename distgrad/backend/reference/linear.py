@@ -47,6 +47,6 @@ def linear_grad_input(xp: Any, g: Any, weight: Any) -> Any:
 
 
 @kernel
-def linear_grad_weight(xp: Any, g: Any, x: Any) -> Any:
-    """g.T @ x over all rows: (out, in), in the weight's own memory order."""
-    return of(g).kernels.matmul(_rows(g).T, _rows(x))
+def linear_grad_weight(xp: Any, g: Any, x: Any, out: Any = None) -> Any:
+    """g.T @ x over all rows: (out, in), in the weight's own memory order; into `out` if given."""
+    return of(g).kernels.matmul(_rows(g).T, _rows(x), out)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ._register import kernel
 
-__all__ = ["avg_pool2d", "avg_pool2d_backward", "max_pool2d", "max_pool2d_backward", "max_pool2d_gather"]
+__all__ = ["avg_pool2d", "avg_pool2d_backward", "counts", "max_pool2d", "max_pool2d_backward", "max_pool2d_gather"]
 
 Pair = tuple[int, int]
 
@@ -91,7 +91,7 @@ def max_pool2d_gather(xp: Any, x: Any, where: Any) -> Any:
     return picked.reshape(where.shape)
 
 
-def _counts(xp: Any, size: Pair, kernel_size: Pair, stride: Pair, padding: Pair, out: Pair, include_pad: bool,
+def counts(xp: Any, size: Pair, kernel_size: Pair, stride: Pair, padding: Pair, out: Pair, include_pad: bool,
             divisor: int | None, dtype: Any) -> Any:
     """What each window's sum is divided by: (oh, ow), or one number."""
     if divisor is not None:
@@ -114,7 +114,7 @@ def avg_pool2d(xp: Any, x: Any, kernel_size: Pair, stride: Pair, padding: Pair, 
     for i in range(kernel_size[0]):
         for j in range(kernel_size[1]):
             y += plane[..., _spans(i, out[0], stride[0], 1), _spans(j, out[1], stride[1], 1)]
-    y /= _counts(xp, x.shape[2:], kernel_size, stride, padding, out, include_pad, divisor, wide)
+    y /= counts(xp, x.shape[2:], kernel_size, stride, padding, out, include_pad, divisor, wide)
     return y.astype(x.dtype, copy=False)
 
 
@@ -124,7 +124,7 @@ def avg_pool2d_backward(xp: Any, g: Any, size: Pair, kernel_size: Pair, stride: 
     """Each window's share of g given back to its places: the adjoint of avg_pool2d."""
     dtype = g.dtype
     wide = "float32" if dtype.itemsize == 2 else dtype
-    share = g / _counts(xp, size, kernel_size, stride, padding, out, include_pad, divisor, wide)
+    share = g / counts(xp, size, kernel_size, stride, padding, out, include_pad, divisor, wide)
     plane = _padded(xp, xp.zeros((*g.shape[:2], *size), wide), kernel_size, stride, padding, (1, 1), out, 0)
     for i in range(kernel_size[0]):
         for j in range(kernel_size[1]):
