@@ -13,6 +13,8 @@ from .files import FileDataset, PathLike
 
 __all__ = ["HDF5Dataset"]
 
+_ROWS_A_READ = 10  # a read of its own costs as much as this many rows more in one that gathers
+
 
 class HDF5Dataset(FileDataset):
     """Rows of a dataset in an HDF5 file: `HDF5Dataset("train.h5", "images")`.
@@ -63,13 +65,15 @@ class HDF5Dataset(FileDataset):
     def _read(self, indices: np.ndarray) -> np.ndarray:
         source = self._source()
         order, inverse = np.unique(indices, return_inverse=True)
-        found = np.empty((len(order), *self.shape[1:]), self.dtype)
-        starts = np.flatnonzero(np.diff(order, prepend=-2) != 1)
-        for begin, end in zip(starts.tolist(), [*starts.tolist()[1:], len(order)]):
-            rows = slice(int(order[begin]), int(order[end - 1]) + 1)
-            if found[begin:end].size:
-                source.read_direct(found, np.s_[rows], np.s_[begin:end])
-        return found if len(order) == len(indices) and (inverse[1:] > inverse[:-1]).all() else found[inverse]
+        starts = np.flatnonzero(np.diff(order, prepend=-2) != 1).tolist()  # where neighbours end and others begin
+        if _ROWS_A_READ * len(starts) > len(order) and len(starts) > 1:
+            found = source[order]
+        else:
+            found = np.empty((len(order), *self.shape[1:]), self.dtype)
+            for begin, end in zip(starts, [*starts[1:], len(order)]):
+                if found[begin:end].size:
+                    source.read_direct(found, np.s_[int(order[begin]):int(order[end - 1]) + 1], np.s_[begin:end])
+        return found if (np.diff(indices) > 0).all() else found[inverse]
 
     def _source(self) -> Any:
         """The dataset, in this process's own open file."""

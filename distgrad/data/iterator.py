@@ -152,6 +152,8 @@ class BatchIterator:
             kind, value = self._answer(worker)
             if kind == "error":
                 try:
+                    if isinstance(value, StopIteration):  # would look like the end of the pass
+                        raise RuntimeError("the dataset raised StopIteration") from value
                     raise value
                 finally:
                     del value  # else its traceback keeps this frame, this frame keeps it, and both keep the caller's

@@ -121,15 +121,20 @@ class DataLoader:
         if not self.iterable:
             order = iter(self.sampler if self.single else self.batch_sampler)  # type: ignore[arg-type]
         place = self._position.begin()
-        if order is not None:
+        if order is not None and place.skip:
             order = islice(order, place.skip, None)
         workers = self._pool or self._start()
         if self.persistent_workers:
             self._pool = workers
-        found = BatchIterator(
-            workers, order, place, skip=place.skip if self.iterable else 0, timeout=self.timeout,
-            ahead=self.prefetch_factor if self.num_workers else 0, persistent=self.persistent_workers,
-            warn=self.iterable and self.num_workers > 1 and self.worker_init_fn is None)
+        try:
+            found = BatchIterator(
+                workers, order, place, skip=place.skip if self.iterable else 0, timeout=self.timeout,
+                ahead=self.prefetch_factor if self.num_workers else 0, persistent=self.persistent_workers,
+                warn=self.iterable and self.num_workers > 1 and self.worker_init_fn is None)
+        except BaseException:
+            close(workers)
+            workers.clear()  # the next pass starts new ones
+            raise
         self._latest = weakref.ref(found)
         return found
 

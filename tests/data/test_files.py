@@ -104,13 +104,17 @@ def test_neighbours_are_read_at_once(tmp_path: Path) -> None:
 
     class Counted:
         def read_direct(self, out, rows, places):
-            reads.append((rows, places))
+            reads.append(range(rows.start, rows.stop))
             source.read_direct(out, rows, places)
 
+        def __getitem__(self, rows):
+            reads.append(rows.tolist())
+            return source[rows]
+
     data._source = Counted
-    data.__getitems__(range(5, 12))
-    data.__getitems__([9, 4, 3, 20, 3])
-    assert [(rows.start, rows.stop) for rows, _ in reads] == [(5, 12), (3, 5), (9, 10), (20, 21)]
+    for indices in (range(5, 12), [*range(12, 1, -1), *range(15, 26)], [9, 4, 3, 20, 3]):
+        np.testing.assert_array_equal(data.__getitems__(indices).batch.numpy(), array()[list(indices)])
+    assert reads == [range(5, 12), range(2, 13), range(15, 26), [3, 4, 9, 20]]
 
 
 @KINDS

@@ -137,6 +137,16 @@ def test_a_beginning_that_fails_is_raised_in_the_loop() -> None:
         list(DataLoader(Numbers(4), num_workers=2, collate_fn=lambda samples: exit(2)))
 
 
+@WORKERS
+def test_a_stop_iteration_of_the_dataset_is_no_end(workers: int) -> None:
+    class Ends(Numbers):
+        def __getitem__(self, index: int) -> int:
+            return next(iter(()))
+
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        list(DataLoader(Ends(3), num_workers=workers))
+
+
 def test_persistent_threads_live_from_pass_to_pass() -> None:
     loader = DataLoader(Numbers(100), 1, num_workers=2, persistent_workers=True)
     for _ in loader:

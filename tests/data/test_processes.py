@@ -96,6 +96,12 @@ def test_a_killed_worker_is_named() -> None:
             if number == 3:
                 os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
     assert next(iter(loader)).item() == 0, "new workers take the place of those that ended"
+    victim = multiprocessing.active_children()[0]
+    victim.kill()
+    victim.join()
+    with pytest.raises(RuntimeError, match="SIGKILL"):
+        iter(loader)
+    assert len(list(zip(loader, range(3)))) == 3
     del loader
 
 
