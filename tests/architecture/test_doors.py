@@ -20,6 +20,8 @@ DOORS = {
     "numba": "distgrad.backend.fused",
     "llvmlite": "distgrad.backend.fused",
     "safetensors": "distgrad.checkpoint",
+    "jax": "distgrad.bench",
+    "torch": "distgrad.bench",
 }
 WITHOUT_NUMPY = ("distgrad.ops", "distgrad.nn", "distgrad.optim", "distgrad.distributed")
 # They turn bytes into calls: a weights file or a peer could then run code here.
