@@ -21,6 +21,8 @@ DOORS = {
     "llvmlite": "distgrad.backend.fused",
     "safetensors": "distgrad.checkpoint",
     "h5py": "distgrad.data.hdf5",
+    "jax": "distgrad.bench",
+    "torch": "distgrad.bench",
 }
 WITHOUT_NUMPY = ("distgrad.ops", "distgrad.nn", "distgrad.optim", "distgrad.distributed")
 # They turn bytes into calls: a weights file or a peer could then run code here.

@@ -122,6 +122,7 @@ def test_jax_is_measured_on_one_rank_only(capsys: pytest.CaptureFixture[str]) ->
     assert json_lines(out)[0]["left_out"] == {"jax": "is measured on one rank only"}
 
 
+@pytest.mark.slow
 def test_who_does_not_compile_is_left_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     torch = pytest.importorskip("torch")
 
