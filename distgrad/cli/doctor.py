@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distgrad.cli.cores import allowed_cores, allowed_cpus
-from distgrad.cli.launcher import Job, Vendor, command_line, find_mpiexec, identify
+from distgrad.cli.launcher import Job, command_line
 from distgrad.cli.registry import CommandError, command
+from distgrad.cli.starter import Starter, Vendor, find_mpiexec, identify
 from distgrad.config import child_environment, launcher
 
 __all__ = ["Finding", "doctor"]
@@ -151,7 +152,7 @@ def _mpi(start: bool) -> Iterator[Finding]:
 def _two_ranks(mpiexec: str, vendor: Vendor, environment: dict[str, str]) -> Finding:
     """Start two ranks and see whether they are one world."""
     job = Job(2, ("-m", "mpi4py.bench", "helloworld"), runner=())
-    line = command_line(job, mpiexec, vendor, environment)
+    line = command_line(job, Starter(mpiexec, vendor), environment)
     try:
         done = subprocess.run(line.argv, env={**environment, **line.variables}, capture_output=True, text=True,
                               errors="replace", timeout=PROBE_TIMEOUT, stdin=subprocess.DEVNULL)

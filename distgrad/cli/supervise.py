@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from distgrad.cli.launcher import CommandLine
 
-__all__ = ["supervise"]
+__all__ = ["Ended", "supervise"]
 
 TIMED_OUT = 124  # as coreutils' timeout
 GRACE = 5.0  # seconds between asking the job to end and killing it
@@ -29,7 +29,14 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT)
 
 
-def supervise(line: CommandLine, environment: dict[str, str], timeout: float | None = None) -> int:
+class Ended(NamedTuple):
+    """How a job ended. asked: a signal told it to end, or that its time is nearly up."""
+
+    code: int
+    asked: bool = False
+
+
+def supervise(line: CommandLine, environment: dict[str, str], timeout: float | None = None) -> Ended:
     """Run the command to its end and return its exit code.
 
     SIGINT, SIGTERM and SIGHUP end the job: they are passed on, and what is still there five
@@ -37,6 +44,7 @@ def supervise(line: CommandLine, environment: dict[str, str], timeout: float | N
     stacks and for preemption. After `timeout` seconds every rank writes its stacks to stderr (on
     SIGUSR1), the job is ended, and the code is 124.
     """
+    warned = False
     with _signals() as arrived:
         # In its own group a Ctrl-C reaches the launcher once, from here, and not twice. A process
         # in the background is stopped when it reads a terminal, so it gets none.
@@ -52,14 +60,15 @@ def supervise(line: CommandLine, environment: dict[str, str], timeout: float | N
                 process.send_signal(signal.SIGUSR1)
                 _wait(process, DUMP, arrived)
                 _end(process, signal.SIGTERM, arrived)
-                return TIMED_OUT
+                return Ended(TIMED_OUT)
             for number in numbers:
                 if number in _ENDING:
                     _end(process, number, arrived)
-                    return 128 + number
+                    return Ended(128 + number, asked=True)
                 if number in _PASSED_ON:
                     process.send_signal(number)
-    return process.returncode if process.returncode >= 0 else 128 - process.returncode
+                    warned |= number == signal.SIGUSR2
+    return Ended(process.returncode if process.returncode >= 0 else 128 - process.returncode, asked=warned)
 
 
 class _Arrived:
