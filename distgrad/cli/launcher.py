@@ -30,6 +30,7 @@ class Job:
     runner: what Python runs the program with; () is Python itself.
     bind: 'auto' binds each rank to its own cores if there are enough, 'core' always, 'none' never.
     threads: BLAS threads per rank; None shares the node's cores out.
+    python: who runs it; empty is this interpreter.
     """
 
     ranks: int
@@ -39,6 +40,7 @@ class Job:
     bind: str = "auto"
     threads: int | None = None
     runner: tuple[str, ...] = ("-m", "distgrad.cli.child")
+    python: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class CommandLine:
                          shlex.join(self.argv)])
 
 
-def command_line(job: Job, starter: Starter, environment: Mapping[str, str]) -> CommandLine:
-    """The starter's command line for a job.
+def command_line(job: Job, starter: Starter, environment: Mapping[str, str], terminal: bool = False) -> CommandLine:
+    """The starter's command line for a job; `terminal`: a person reads what the ranks write.
 
     More ranks than cores are always allowed. Ranks are bound only where every rank gets cores of
     its own: with fewer cores than ranks, bound ranks would queue up on one core.
@@ -66,7 +68,7 @@ def command_line(job: Job, starter: Starter, environment: Mapping[str, str]) -> 
     bound = job.bind == "core" or (job.bind == "auto" and local * threads <= cores)
     variables = {name: str(threads) for name in THREAD_VARIABLES if job.threads or name not in environment}
     variables |= {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
-    if sys.stderr.isatty():  # the ranks write into the launcher's pipe, which ends there
+    if terminal:  # the ranks write into the launcher's pipe and cannot tell where it ends
         variables["DISTGRAD_TERMINAL"] = "1"
     layout = _Layout(job, starter, nodes, local, cores, threads if bound else 0)
     if starter.vendor is Vendor.OTHER and (job.host or job.hostfile):
@@ -77,7 +79,7 @@ def command_line(job: Job, starter: Starter, environment: Mapping[str, str]) -> 
     if starter.vendor is Vendor.INTEL:
         variables |= {"I_MPI_PIN": "1", "I_MPI_PIN_DOMAIN": str(threads)} if bound else {"I_MPI_PIN": "0"}
     options = _OPTIONS[starter.vendor](layout, variables)
-    child = (sys.executable, *job.runner, *job.program)
+    child = (job.python or sys.executable, *job.runner, *job.program)
     return CommandLine((*starter.words, *options, *child), variables)
 
 

@@ -70,7 +70,8 @@ def start(job: Job, timeout: float | None = None, dry_run: bool = False, launche
         restarts: how often it is started again after a failure.
     """
     environment = child_environment()
-    line = command_line(job, choose(environment, launcher, bool(job.host or job.hostfile)), environment)
+    starter = choose(environment, launcher, bool(job.host or job.hostfile))
+    line = command_line(job, starter, environment, terminal=sys.stderr.isatty())
     print(line, file=sys.stderr, flush=True)
     if dry_run:
         return 0

@@ -19,7 +19,8 @@ from distgrad.cli.allocation import Allocation, allocation
 from distgrad.cli.registry import CommandError
 from distgrad.config import launcher
 
-__all__ = ["LAUNCHERS", "Starter", "Vendor", "choose", "find_mpiexec", "identify", "library", "vendor_of"]
+__all__ = ["LAUNCHERS", "Starter", "Vendor", "choose", "find_mpiexec", "flux_pmi", "identify", "library", "slurm_pmi",
+           "vendor_of"]
 
 PATIENCE = 30  # seconds for a program to say its version
 LAUNCHERS = ("auto", "mpiexec", "srun", "flux", "jsrun")
@@ -74,14 +75,14 @@ def choose(environment: Mapping[str, str], wanted: str = "auto", hosts: bool = F
                            f"{here.name} start python -m distgrad.cli.child script.py")
     found = None if hosts else allocation(environment)
     if wanted in ("auto", "srun") and found and found.scheduler == "Slurm" and _on_path("srun", environment):
-        pmi = _slurm_pmi(environment)
+        pmi = _offered_pmi(environment)
         if pmi:
             return Starter("srun", Vendor.SRUN, pmi, found)
         if wanted == "srun":
             raise CommandError("srun cannot start this MPI's ranks as one world: srun --mpi=list offers neither pmix "
                                "(which Open MPI wants) nor pmi2 (MPICH); --launcher mpiexec asks Slurm for the nodes")
     if wanted in ("auto", "flux") and found and found.scheduler == "Flux" and _on_path("flux", environment):
-        pmi = "pmix" if vendor_of(library(environment)) is Vendor.OPEN_MPI else ""
+        pmi = flux_pmi(library(environment))
         size = _ask(("flux", "getattr", "size"), environment).strip()
         return Starter("flux", Vendor.FLUX, pmi, replace(found, nodes=int(size) if size.isdigit() and int(size) else 1))
     if wanted in ("auto", "jsrun") and found and found.scheduler == "LSF" and _on_path("jsrun", environment):
@@ -141,16 +142,26 @@ def vendor_of(version: str) -> Vendor:
     return Vendor.OTHER
 
 
+def slurm_pmi(version: str) -> str:
+    """The --mpi= that this library wants of srun; empty if it wants its own mpiexec."""
+    if "CRAY" in version:
+        return "cray_shasta"
+    return {Vendor.OPEN_MPI: "pmix", Vendor.HYDRA: "pmi2"}.get(vendor_of(version), "")
+
+
+def flux_pmi(version: str) -> str:
+    """The -o pmi= that this library wants of flux run; empty if what Flux does by itself is right."""
+    return "pmix" if vendor_of(version) is Vendor.OPEN_MPI else ""
+
+
 def library(environment: Mapping[str, str]) -> str:
     """What the library that mpi4py loads says of itself; empty if it loads none."""
     return _ask((sys.executable, "-m", "mpi4py", "--mpi-lib-version"), environment).strip()
 
 
-def _slurm_pmi(environment: Mapping[str, str]) -> str:
+def _offered_pmi(environment: Mapping[str, str]) -> str:
     """The --mpi= under which srun starts one world of this MPI; empty if this cluster offers none."""
-    version = library(environment)
-    wanted = "cray_shasta" if "CRAY" in version else {Vendor.OPEN_MPI: "pmix", Vendor.HYDRA: "pmi2"}.get(
-        vendor_of(version), "")
+    wanted = slurm_pmi(library(environment))
     return wanted if wanted in _ask(("srun", "--mpi=list"), environment).split() else ""
 
 
