@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from distgrad.cli.cores import allowed_cores
 from distgrad.cli.registry import CommandError
 
 __all__ = ["Allocation", "allocation", "hosts_in"]
@@ -23,7 +24,7 @@ class Allocation:
     """The nodes that a scheduler gave to this job.
 
     hostfile: a list of hosts, one line a slot, for launchers that do not ask the scheduler.
-    cores: of each node; None where this process runs on one of the nodes and sees them itself.
+    cores: of each node; None where the scheduler does not say, and this process' own mask has to do.
     """
 
     scheduler: str
@@ -49,8 +50,10 @@ def allocation(environment: Mapping[str, str]) -> Allocation | None:
         listed = env["PBS_NODEFILE"]
         return Allocation("PBS", env["PBS_JOBID"], max(1, len(hosts_in(listed))), listed)
     if "SLURM_JOB_ID" in env and env.get("SLURM_STEP_ID", INTERACTIVE_STEP) == INTERACTIVE_STEP:
-        return Allocation("Slurm", env["SLURM_JOB_ID"], max(1, _number(env, "SLURM_JOB_NUM_NODES") or 1),
-                          cores=None if "SLURMD_NODENAME" in env else _number(env, "SLURM_JOB_CPUS_PER_NODE"))
+        cores = _number(env, "SLURM_JOB_CPUS_PER_NODE")
+        if cores and "SLURMD_NODENAME" in env:  # on a node; where Slurm does not confine jobs, the mask is all of it
+            cores = min(cores, allowed_cores())
+        return Allocation("Slurm", env["SLURM_JOB_ID"], max(1, _number(env, "SLURM_JOB_NUM_NODES") or 1), cores=cores)
     return None
 
 
