@@ -192,7 +192,8 @@ def test_the_server_takes_the_heads_key_and_nothing_else(keys: tuple[Path, Path]
                         "authenticationmethods": "publickey", "usepam": "no", "strictmodes": "yes",
                         "allowtcpforwarding": "no", "x11forwarding": "no", "allowagentforwarding": "no",
                         "permittunnel": "no", "permittty": "no", "allowusers": "distgrad",
-                        "hostbasedauthentication": "no", "permituserenvironment": "no", "hostkey": str(keys[1] / "ssh_host_ed25519")}.items():
+                        "hostbasedauthentication": "no", "permituserenvironment": "no",
+                        "hostkey": str(keys[1] / "ssh_host_ed25519")}.items():
         assert settings[name] == value, name
     assert "subsystem" not in settings, "no sftp"
 
