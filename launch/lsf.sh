@@ -10,8 +10,6 @@
 #BSUB -R "span[ptile=4]"
 #BSUB -R "affinity[core(2)]"
 #BSUB -W 01:00
-# SIGUSR2 minutes ahead of the end.
-#BSUB -wt 3 -wa USR2
 # Run again after the loss of a node, and when the script ends with code 75.
 #BSUB -r -Q "75"
 #BSUB -o %J.out
@@ -30,9 +28,14 @@ trap pass_on TERM
 python3 -m distgrad run -n 8 --threads 2 train.py --resume auto &
 job=$!
 [ -z "$told" ] || pass_on
+
+# 180 s ahead of the end the script warns itself: LSF's own warning (-wa) would also go to every rank, twice.
+(trap 'kill "$!"' TERM; sleep 3420 & wait "$!" && kill -s USR2 $$) &
+timer=$!
 while kill -0 "$job" 2>/dev/null; do wait "$job"; done  # a signal ends a wait early
 wait "$job"
 code=$?
+kill "$timer" 2>/dev/null
 # Told that its time is up, and all ranks stopped well: LSF runs a job again that ends with this code.
 if [ "$code" -eq 0 ] && [ -n "$stopping" ]; then exit 75; fi
 exit "$code"

@@ -24,12 +24,17 @@ told='' job=''
 pass_on() { told=yes; [ -z "$job" ] || kill -s USR2 "$job" 2>/dev/null; }
 trap pass_on USR2 TERM
 
-# PBS has no warning ahead of the walltime, so timeout gives it, 180 s before. distgrad run takes the nodes from PBS,
-# by PALS, Open MPI, MPICH or Intel MPI. After the walltime, submit this script again: it goes on where it stopped.
-timeout --foreground --preserve-status --signal=USR2 3420 python3 -m distgrad run -n 8 --threads 2 train.py --resume auto &
+# distgrad run takes the nodes from PBS, by PALS, Open MPI, MPICH or Intel MPI.
+python3 -m distgrad run -n 8 --threads 2 train.py --resume auto &
 job=$!
 [ -z "$told" ] || pass_on
+
+# PBS has no warning ahead of the walltime, so the script gives it to itself, 180 s before. After that, submit it again:
+# it goes on where it stopped.
+(trap 'kill "$!"' TERM; sleep 3420 & wait "$!" && kill -s USR2 $$) &
+timer=$!
 while kill -0 "$job" 2>/dev/null; do wait "$job"; done  # a signal ends a wait early
 wait "$job"
 code=$?
+kill "$timer" 2>/dev/null
 exit "$code"

@@ -103,7 +103,7 @@ def _pbs(request: Request) -> Iterator[str]:
 
 
 def _pbs_body(request: Request) -> Iterator[str]:
-    yield from _watched(_timed(request, _run(request)), requeue=False)
+    yield from _watched(_run(request), requeue=False, timer=_ahead(request))
     yield 'exit "$code"'
 
 
@@ -123,15 +123,14 @@ def _lsf(request: Request) -> Iterator[str]:
         yield f'-gpu "num={request.gpus}"'
     minutes = math.ceil(seconds(request.walltime) / 60)
     yield f"-W {minutes // 60:02d}:{minutes % 60:02d}"
-    if request.warning:
-        yield f"-wt {math.ceil(request.warning / 60)} -wa USR2"
     if request.requeue:
         yield f'-r -Q "{AGAIN}"'
     yield f"-o {request.log('%J.out')}"
 
 
 def _lsf_body(request: Request) -> Iterator[str]:
-    yield from _watched(_run(request), request.requeue)
+    # LSF's own warning (-wa) goes to every process of the job: ranks would get it from LSF and from their launcher.
+    yield from _watched(_run(request), request.requeue, _ahead(request))
     if request.requeue:
         yield "# Told that its time is up, and all ranks stopped well: LSF runs a job again that ends with this code."
         yield f'if [ "$code" -eq 0 ] && [ -n "$stopping" ]; then exit {AGAIN}; fi'
@@ -185,19 +184,18 @@ def _run(request: Request) -> str:
     return _words([*words, "--threads", str(request.threads or request.cores_per_rank), *request.program])
 
 
-def _timed(request: Request, command: str) -> str:
-    """Where the scheduler cannot warn before the end, coreutils' timeout does; it passes other signals on as well."""
-    if not request.warning:
-        return command
-    return (f"timeout --foreground --preserve-status --signal=USR2 {seconds(request.walltime) - request.warning} "
-            f"{command}")
+def _ahead(request: Request) -> int:
+    """After how many seconds a script warns itself, where the scheduler does not; 0: never."""
+    return seconds(request.walltime) - request.warning if request.warning else 0
 
 
-def _watched(command: str, requeue: bool) -> Iterator[str]:
+def _watched(command: str, requeue: bool, timer: int = 0) -> Iterator[str]:
     """The command as a child of the script, which passes on what the scheduler says.
 
-    Leaves its exit code in `code`; with `requeue`, `stopping` tells whether the scheduler's warning came.
+    Leaves its exit code in `code`; with `requeue`, `stopping` tells whether the warning came. With a timer
+    the script sends the warning to itself, after that many seconds.
     """
+    watch = f"trap 'kill \"$!\"' TERM; sleep {timer} & wait \"$!\" && kill -s USR2 $$"
     yield from ("told='' job=''" + (" stopping=''" if requeue else ""),
                 'pass_on() { told=yes; [ -z "$job" ] || kill -s USR2 "$job" 2>/dev/null; }',
                 *(("trap 'stopping=yes; pass_on' USR2", "trap pass_on TERM") if requeue else
@@ -205,9 +203,11 @@ def _watched(command: str, requeue: bool) -> Iterator[str]:
                 f"{command} &",
                 "job=$!",
                 '[ -z "$told" ] || pass_on',
+                *((f"({watch}) &", "timer=$!") if timer else ()),
                 'while kill -0 "$job" 2>/dev/null; do wait "$job"; done  # a signal ends a wait early',
                 'wait "$job"',
-                "code=$?")
+                "code=$?",
+                *(('kill "$timer" 2>/dev/null',) if timer else ()))
 
 
 def _exports(line: CommandLine) -> list[str]:

@@ -248,9 +248,48 @@ def test_the_script_passes_a_warning_on_and_waits(number: str, write: Write, tmp
                 break
             subprocess.run(["sleep", "0.1"], check=True)
         subprocess.run(["kill", "-s", number, str(process.pid)], check=True)
-        assert process.wait(30) == 0
+        assert process.wait(90) == 0
     finally:
         process.kill()
         process.wait()
     assert (tmp_path / "warned").exists()
     assert (tmp_path / "requeued").exists() == (number == "USR2"), "SIGTERM is also how a person cancels a job"
+
+
+@pytest.mark.parametrize("scheduler", ["pbs", "lsf"])
+def test_without_a_warning_of_the_schedulers_the_script_warns_itself(scheduler: str, write: Write,
+                                                                     tmp_path: Path) -> None:
+    (tmp_path / "python").write_text("#!/bin/bash\ntrap 'echo warned >> warned; exit 0' USR2\n"
+                                     "for i in {1..200}; do sleep 0.1; done\nexit 9\n")
+    (tmp_path / "python").chmod(0o755)
+    text = write(scheduler, "--nodes", "1", "--ranks-per-node", "1", "--python", str(tmp_path / "python"), "--warning",
+                 "58", walltime="00:01:00")
+    done = subprocess.run(["bash", "-c", text], cwd=tmp_path, timeout=90,
+                          env={**os.environ, "PBS_O_WORKDIR": str(tmp_path)})
+    assert done.returncode == {"pbs": 0, "lsf": 75}[scheduler]
+    assert (tmp_path / "warned").read_text() == "warned\n", "once"
+
+
+@pytest.mark.parametrize("scheduler", ["pbs", "lsf"])
+def test_a_job_that_ends_early_leaves_no_timer(scheduler: str, write: Write, tmp_path: Path) -> None:
+    (tmp_path / "python").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "python").chmod(0o755)
+    text = write(scheduler, "--nodes", "1", "--ranks-per-node", "1", "--python", str(tmp_path / "python"),
+                 walltime="12:34:56")
+    done = subprocess.run(["bash", "-c", text], cwd=tmp_path, timeout=90,
+                          env={**os.environ, "PBS_O_WORKDIR": str(tmp_path)})
+    assert done.returncode == 3
+    left = f"sleep {12 * 3600 + 34 * 60 + 56 - 180}".replace(" ", "\0")
+    for _ in range(50):
+        found = [path for path in Path("/proc").glob("[0-9]*/cmdline") if left in readable(path)]
+        if not found:
+            break
+        subprocess.run(["sleep", "0.1"], check=True)
+    assert not found
+
+
+def readable(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -16,10 +16,13 @@ module load openmpi/5.0
 told='' job=''
 pass_on() { told=yes; [ -z "$job" ] || kill -s USR2 "$job" 2>/dev/null; }
 trap pass_on USR2 TERM
-timeout --foreground --preserve-status --signal=USR2 5100 /opt/venv/bin/python -m distgrad run -n 8 --threads 4 train.py --lr 0.1 --resume auto &
+/opt/venv/bin/python -m distgrad run -n 8 --threads 4 train.py --lr 0.1 --resume auto &
 job=$!
 [ -z "$told" ] || pass_on
+(trap 'kill "$!"' TERM; sleep 5100 & wait "$!" && kill -s USR2 $$) &
+timer=$!
 while kill -0 "$job" 2>/dev/null; do wait "$job"; done  # a signal ends a wait early
 wait "$job"
 code=$?
+kill "$timer" 2>/dev/null
 exit "$code"
