@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-__all__ = ["AnomalyError", "CollectiveMismatchError", "CommError", "DistgradError", "RankFailedError",
-           "WeightsFileError", "current_rank", "rank_prefix"]
+__all__ = ["AnomalyError", "CheckpointError", "CollectiveMismatchError", "CommError", "DistgradError",
+           "RankFailedError", "WeightsFileError", "current_rank", "rank_prefix"]
 
 
 class DistgradError(RuntimeError):
@@ -37,6 +37,10 @@ class RankFailedError(CommError):
     def __init__(self, message: str, rank: int | None = None) -> None:
         super().__init__(message)
         self.rank = rank
+
+
+class CheckpointError(DistgradError, ValueError):
+    """A checkpoint that is damaged, foreign, in use by another job, or does not fit what it is loaded into."""
 
 
 class WeightsFileError(DistgradError, ValueError):

@@ -3,6 +3,7 @@
     python examples/char_lm.py
     distgrad run -n 2 examples/char_lm.py
     distgrad run -n 4 examples/char_lm.py --text book.txt --hidden 256 --steps 2000 --save book.safetensors
+    distgrad run -n 4 examples/char_lm.py --checkpoint runs/book    # the same again goes on where it was stopped
 
 The text is the source of Python's standard library unless --text names files. The ranks share each batch, so
 that the same --batch and --seed give the same losses on any number of ranks.
@@ -13,7 +14,7 @@ import json
 import sys
 import sysconfig
 from collections import Counter
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from _report import Progress, fail, mean, plot, positive, prepare, together
 import distgrad as dg
 from distgrad import checkpoint, nn, optim
 from distgrad.data import DataLoader, DistributedSampler, TensorDataset
-from distgrad.distributed import DataParallel, world
+from distgrad.distributed import DataParallel, stop_on_signals, world
 
 UNKNOWN = "\ufffd"  # stands for every character that is not among the most frequent ones
 
@@ -51,11 +52,13 @@ def arguments(comm):
             ("seq-len", int, 64, "characters a sequence"), ("hidden", int, 128, "width of the LSTM"),
             ("layers", int, 1, "LSTM layers"), ("lr", float, 4e-3, "Adam's step size"),
             ("clip", float, 1.0, "largest gradient norm"), ("every", int, 50, "steps between two lines in a log"),
-            ("temperature", float, 0.7, "of the sample")):
+            ("save-every", int, 100, "steps between two checkpoints"), ("temperature", float, 0.7, "of the sample")):
         parser.add_argument(f"--{name}", type=positive(kind), default=default, help=f"{what} (default: {default})")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and sample (default: 0)")
     parser.add_argument("--load", type=Path, metavar="PATH", help="begin with the weights of this file")
     parser.add_argument("--save", type=Path, metavar="PATH", help="write the weights, as safetensors")
+    parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="keep the state of training here")
+    parser.add_argument("--resume", choices=("auto", "never"), default="auto", help="from the newest (default: auto)")
     parser.add_argument("--losses", type=Path, metavar="PATH", help="write the mean loss of each step, as JSON lines")
     parser.add_argument("--plot", type=Path, default=Path("runs/char_lm.png"), help="(default: runs/char_lm.png)")
     args = parser.parse_args()
@@ -88,11 +91,13 @@ def windows(ids, length):
     return [dg.tensor(ids[shift:shift + rows * length].reshape(rows, length)) for shift in (0, 1)]
 
 
-def endless(loader, order):
-    """Batch after batch, each pass in another order."""
-    for epoch in count():
+def endless(loader, order, begin):
+    """Batch after batch from number `begin` on, each pass in another order."""
+    first, skip = divmod(begin, len(loader))
+    for epoch in count(first):
         order.set_epoch(epoch)
-        yield from loader
+        yield from islice(loader, skip, None)
+        skip = 0
 
 
 def loss_of(model, x, y):
@@ -155,8 +160,13 @@ def main():
         print(f"{len(ids):,} characters, {len(characters)} different; {sum(p.numel() for p in model.parameters()):,} "
               f"parameters; {comm.size} rank(s) x {args.batch // comm.size} sequences of {args.seq_len}", flush=True)
         progress = Progress(args.steps, args.every, args.batch * args.seq_len, "tokens")
-    losses = []
-    for step, (x, y) in zip(range(1, args.steps + 1), endless(loader, order)):
+    state, begin, losses, saves = {"model": model, "optimizer": optimizer}, 0, [], None
+    if args.checkpoint:
+        stop_on_signals()
+        saves = together(comm, lambda: checkpoint.Checkpointer(args.checkpoint, on_error="warn"))
+        if found := together(comm, lambda: saves.resume(state, args.resume)):
+            begin, losses = found.step, found.extra["losses"].tolist()
+    for step, (x, y) in zip(range(begin + 1, args.steps + 1), endless(loader, order, begin)):
         loss = loss_of(model, x, y)
         optimizer.zero_grad()
         loss.backward()
@@ -165,6 +175,10 @@ def main():
         losses.append(mean(comm, loss.item()))
         if chief:
             progress.show(step, losses[-1])
+        if saves and (model.stop_requested or step % args.save_every == 0 or step == args.steps):
+            saves.save(step, state, {"losses": np.array(losses)}, asynchronous=True)
+            if model.stop_requested and saves.wait():
+                return saves.close()
     validation = evaluate(comm, model, *held, max(args.batch // comm.size, 1))
     if args.save:
         together(comm, lambda: checkpoint.save_weights(model, args.save, {"characters": characters}))

@@ -44,8 +44,10 @@ class Generator:
         """
         try:
             seed, stream = state["seed"], state["stream"]
+            if not isinstance(seed, int) or not 0 <= seed < 1 << 64:
+                raise ValueError(f"its seed is {str(seed)[:50]}")
             self.numpy.bit_generator.state = stream
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise RuntimeError(f"not a state of a PCG64 stream: {error}") from None
         self._seed = seed
 

@@ -22,10 +22,10 @@ __all__ = ["Gradients", "slowest", "torch_ranks"]
 
 
 def slowest(comm: Communicator, contestants: Mapping[str, Callable[[], object]], rounds: int,
-            warmup: int = 3) -> list[Sample]:
-    """Measure with all ranks starting each call together, after one that is not timed; what counts is the rank that
-    takes longest. Collective."""
-    times = measure(contestants, rounds, warmup, before=comm.barrier, lead=1)
+            warmup: int = 3, lead: int = 1) -> list[Sample]:
+    """Measure with all ranks starting each call together, after `lead` that are not timed; what counts is the rank
+    that takes longest. Collective."""
+    times = measure(contestants, rounds, warmup, before=comm.barrier, lead=lead)
     mine = np.array(list(times.values()))
     everyone = np.empty((comm.size, *mine.shape))
     comm.allgather(mine, everyone)

@@ -11,7 +11,7 @@ import os
 import secrets
 import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -20,19 +20,18 @@ import numpy as np
 from .._tensor.creation import from_numpy
 from ..backend import of
 from ..distributed import DataParallel, world
-from ..errors import CommError, WeightsFileError
+from ..errors import WeightsFileError
 from ..graph.base import TensorBase
 from ..nn import Module
+from .agree import describe, understand
+from .files import flush_folder
+from .tensorfile import DTYPES, HEADER_LIMIT
 
-__all__ = ["load_metadata", "load_weights", "save_weights"]
+__all__ = ["load_metadata", "load_weights", "require_fit", "save_weights"]
 
 PathLike = str | os.PathLike[str]
 
-HEADER_LIMIT = 100_000_000  # bytes, the format's own bound; a damaged length must not allocate terabytes
 CHECKSUM = "distgrad.crc32"
-DTYPES = {"BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8",
-          "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8", "C64": "<c8"}
-FAILURES: dict[str, type[Exception]] = {kind.__name__: kind for kind in (ImportError, TypeError, ValueError)}
 
 
 def save_weights(model_or_state_dict: Any, path: PathLike, metadata: Mapping[str, str] | None = None) -> None:
@@ -63,11 +62,11 @@ def save_weights(model_or_state_dict: Any, path: PathLike, metadata: Mapping[str
             _replace(path, _encode(state, metadata))
         except Exception as error:
             failure = error
-        comm.broadcast_bytes(_describe(failure))
+        comm.broadcast_bytes(describe(failure))
         if failure is not None:
             raise failure
     elif told := comm.broadcast_bytes(None):
-        raise _understand(told)
+        raise understand(told, 0, "save")
 
 
 def load_weights(path: PathLike, model: Any = None, strict: bool = True) -> dict[str, Any]:
@@ -94,7 +93,7 @@ def load_weights(path: PathLike, model: Any = None, strict: bool = True) -> dict
     state = _decode(path, _read(path))
     if model is not None:
         module = model.module if isinstance(model, DataParallel) else model
-        _require_fit(path, state, module, strict)
+        require_fit(path, state, module, strict)
         module.load_state_dict(state, strict=strict)
     return state
 
@@ -179,7 +178,7 @@ def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
     for name in sorted(arrays):
         array = arrays[name].astype(arrays[name].dtype.newbyteorder("<"), copy=False)
         found = zlib.crc32(f"{name} {array.dtype.str} {array.shape}".encode(), found)
-        found = zlib.crc32(array.reshape(-1).view(np.uint8), found)
+        found = zlib.crc32(array.reshape(-1).view(np.uint8).data, found)
     return f"{found:08x}"
 
 
@@ -195,7 +194,7 @@ def _metadata(path: str, data: bytes) -> dict[str, str]:
                                f"({error})") from None
 
 
-def _require_fit(path: str, state: Mapping[str, Any], module: Module, strict: bool) -> None:
+def require_fit(path: str, state: Mapping[str, Any], module: Module, strict: bool) -> None:
     """Raise WeightsFileError unless the file has what the module needs; says the first difference and how many."""
     own = module.state_dict()
     wrong = []
@@ -249,28 +248,6 @@ def _replace(path: str, data: bytes) -> None:
         raise
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):  # some network file systems cannot flush a folder
-            os.fsync(handle)
+        flush_folder(handle)
     finally:
         os.close(handle)
-
-
-# -- what rank 0 tells the others
-
-def _describe(failure: Exception | None) -> bytes:
-    """An exception as bytes; none as none."""
-    if failure is None:
-        return b""
-    numbers = []
-    if isinstance(failure, OSError) and failure.errno is not None:
-        numbers = [failure.errno, failure.strerror, failure.filename]
-    return json.dumps([type(failure).__name__, str(failure), numbers]).encode()
-
-
-def _understand(told: bytes) -> Exception:
-    """Rank 0's exception, of the same type where that is one that it raises on purpose."""
-    kind, text, numbers = json.loads(told)
-    if numbers:
-        return OSError(*numbers)
-    make: Callable[[str], Exception] = FAILURES.get(kind, CommError)
-    return make(f"rank 0 could not save: {text}")

@@ -29,12 +29,14 @@ __all__ = ["bench"]
 
 _SIZES = {"allreduce": "bytes", "update": "parameters"}  # and what their sizes are
 _ALONE = ("modes", "op")  # on one rank
-_LEAST = {"allreduce": 2, "update": 2, "step": 1, "overlap": 2}  # ranks
-_ONE_THREAD = ("step", "overlap")  # they compute, and a rank computes on one core
+_LEAST = {"allreduce": 2, "update": 2, "step": 1, "overlap": 2, "checkpoint": 1}  # ranks
+_ROUNDS = {"modes": 100, "op": 100, "checkpoint": 5}  # otherwise 30
+_ONE_THREAD = ("step", "overlap", "checkpoint")  # they compute, and a rank computes on one core
 _TEXTS = {"modes": "what recording costs, a chain of small operations", "op": "what one small operation costs, and its "
           "backward", "allreduce": "one buffer summed over ranks",
           "update": "mean, norm, clip and Adam", "step": "training steps of small models, in parts",
-          "overlap": "how much of an exchange a backward hides"}
+          "overlap": "how much of an exchange a backward hides",
+          "checkpoint": "what saving a sharded training state costs training"}
 _NOT_PASSED_ON = ("command", "name", "ranks", "jsonl", "plot")
 
 
@@ -43,9 +45,9 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     found = {name: names.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
              for name, text in _TEXTS.items()}
     for name, each in found.items():
-        each.add_argument("--rounds", type=int, default=100 if name in _ALONE else 30, help="(default: %(default)s)")
+        each.add_argument("--rounds", type=int, default=_ROUNDS.get(name, 30), help="(default: %(default)s)")
         each.add_argument("--jsonl", metavar="FILE", help="append the JSON lines to this file too")
-        if name != "overlap":
+        if name not in ("overlap", "checkpoint"):
             each.add_argument("--peer", choices=("torch",), help="measure this one in the same rounds")
         if name in _LEAST:
             each.add_argument("-n", "--ranks", default="1,2" if name == "step" else "2", metavar="N,M", help="how many "
@@ -63,6 +65,10 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     overlap.add_argument("--ratio", type=float, help="how long its backward computes, over the exchange (default: 1)")
     overlap.add_argument("--transport", choices=("auto", "shared", "mpi"), default="auto", help="(default: auto)")
     overlap.add_argument("--hook", metavar="NAME", help="measure this comm hook too, such as bf16")
+    saved = found["checkpoint"]
+    saved.add_argument("--parameters", type=int, default=25_000_000, help="of the model (default: %(default)s)")
+    saved.add_argument("--steps", type=int, default=50, help="between two saves (default: %(default)s)")
+    saved.add_argument("--folder", help="where a temporary folder is made (default: where the system makes them)")
 
 
 @command("bench", _configure)
@@ -226,6 +232,27 @@ def _overlap(args: argparse.Namespace) -> Callable[[Communicator], None]:
     return body
 
 
+def _checkpoint(args: argparse.Namespace) -> Callable[[Communicator], None]:
+    for name in ("parameters", "steps"):
+        if getattr(args, name) < 1:
+            raise CommandError(f"--{name} must be at least 1")
+    if args.folder and not os.access(args.folder, os.W_OK):
+        raise CommandError(f"--folder {args.folder}: it is not there or cannot be written to")
+
+    def body(comm: Communicator) -> None:
+        from distgrad.bench import checkpoint
+        from distgrad.bench.surroundings import tell
+        from distgrad.checkpoint import Checkpointer
+
+        found = checkpoint.run(comm, lambda folder, comm: Checkpointer(folder, keep=1, comm=comm), args.parameters,
+                               args.steps, args.folder, args.rounds)
+        if comm.rank == 0:
+            tell(found.where)
+            checkpoint.report(found)
+
+    return body
+
+
 def _hook(name: str) -> Callable[..., Any]:
     hooks = importlib.import_module("distgrad.distributed.hooks")
     found: Callable[..., Any] | None = getattr(hooks, f"{name}_compress_hook", None)
@@ -236,7 +263,8 @@ def _hook(name: str) -> Callable[..., Any]:
     return found
 
 
-_BODIES = {"allreduce": _sized, "update": _sized, "step": _step, "overlap": _overlap}
+_BODIES = {"allreduce": _sized, "update": _sized, "step": _step, "overlap": _overlap,
+           "checkpoint": _checkpoint}
 
 
 # -- words

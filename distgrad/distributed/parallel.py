@@ -28,6 +28,7 @@ from .bucket import Hook
 from .control import Flag, NodeControl, WireControl, message_room
 from .exchange import NodeExchange
 from .reducer import Reducer
+from .stopping import this_process_was_asked
 from .transport import choose
 from .turns import name_of
 from .verify import broadcast_tensors, verify_same
@@ -178,6 +179,11 @@ class DataParallel:
             reducer.seed = None
 
     @property
+    def buffers_are_local(self) -> bool:
+        """Whether each rank has buffers of its own; see `buffers`."""
+        return self._buffers_mode == "local"
+
+    @property
     def skipped_steps(self) -> int:
         """How many backwards left no gradients because they were not finite; see `nonfinite`."""
         return 0 if self._reducer is None else self._reducer.skipped
@@ -196,7 +202,9 @@ class DataParallel:
     def stop_requested(self) -> bool:
         """Whether any rank was asked to stop before the last backward, by `request_stop` or by a signal; the same
         answer on every rank. See `stop_on_signals`."""
-        return self._reducer is not None and any(report.flags & Flag.STOP for report in self._reducer.reports)
+        if self._reducer is None:
+            return this_process_was_asked()
+        return any(report.flags & Flag.STOP for report in self._reducer.reports)
 
     @property
     def out_of_data(self) -> bool:

@@ -19,38 +19,10 @@ from ..flat import Group, Slot, State
 from ..graph.base import wrap
 from ..graph.modes import enable_grad
 from ..optim import Optimizer
-from ..optim.rules import Update
 from .param_memory import ParamMemory
+from .share import ShardedArray, Share
 
 __all__ = ["ZeroRedundancyOptimizer"]
-
-
-class _Share:
-    """This rank's part of one flat group: what it owns, and the rule's arrays for that, one range after the other."""
-
-    def __init__(self, group: Group, memory: ParamMemory) -> None:
-        self.group = group
-        self.memory = memory
-        self.ranges = group.owned[memory.rank]
-        self.size = sum(end - begin for begin, end in self.ranges)
-        self.arrays: dict[str, Any] = {}
-        self.updates: dict[Any, tuple[Update, list[Any]]] = {}  # of stretches, and the gradients that they take
-        self.steps = [0] * len(group.placements)  # of each slot; the same on all ranks, as the gradients are
-
-    def array(self, name: str) -> Any:
-        """One of the rule's arrays, zeros at first, for all elements that this rank owns."""
-        if name not in self.arrays:
-            self.arrays[name] = of(self.group.flat).xp.zeros(self.size, self.group.layout.dtype)
-        return self.arrays[name]
-
-    def cut(self, begin: int, end: int) -> Iterator[tuple[slice, slice]]:
-        """What this rank owns of [begin, end): where it lies in the flat memory, and where in its arrays."""
-        before = 0
-        for low, high in self.ranges:
-            first, last = max(begin, low), min(end, high)
-            if first < last:
-                yield slice(first, last), slice(before + first - low, before + last - low)
-            before += high - low
 
 
 class ZeroRedundancyOptimizer:
@@ -97,7 +69,7 @@ class ZeroRedundancyOptimizer:
         for group in flat_groups:
             if group.shard is not None:
                 group.shard()
-        self._shares = [_Share(group, ParamMemory(group)) for group in flat_groups]
+        self._shares = [Share(group, ParamMemory(group)) for group in flat_groups]
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update this rank's share, and return when all ranks have updated theirs. Collective."""
@@ -121,7 +93,7 @@ class ZeroRedundancyOptimizer:
         self._optimizer.mark([part.group for part in self._shares])
         return loss
 
-    def _stretches(self, part: _Share) -> Iterator[tuple[int, int, int, dict[str, Any]]]:
+    def _stretches(self, part: Share) -> Iterator[tuple[int, int, int, dict[str, Any]]]:
         """Ranges of slots with a gradient, the same options and the same count of steps: begin, end, step, options."""
         begin = end = step = 0
         options: dict[str, Any] = {}
@@ -143,7 +115,7 @@ class ZeroRedundancyOptimizer:
         if end:
             yield begin, end, step, options
 
-    def _update(self, part: _Share, begin: int, end: int, step: int, options: dict[str, Any]) -> None:
+    def _update(self, part: Share, begin: int, end: int, step: int, options: dict[str, Any]) -> None:
         """Apply the rule to what this rank owns of [begin, end)."""
         rule, optimizer = self._optimizer.rule, self._optimizer
         assert rule is not None
@@ -191,23 +163,59 @@ class ZeroRedundancyOptimizer:
                     continue
                 state = gathered[placement.leaf]
                 if self._optimizer.counted:
-                    state["step"] = wrap(of(part.group.flat).xp.asarray(float(part.steps[position]), dtype="float32"))
+                    state["step"] = self._count(part, part.steps[position])
                 for name in self._optimizer.arrays_of(self._options[placement.leaf]):
                     state[name] = wrap(placement.slot.view(flats[name]).copy())
-        before, self._optimizer.state = self._optimizer.state, gathered
+        return self._packed(gathered)
+
+    def shard_dict(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The state as `state_dict()` gives it, but with each array in pieces, and this rank's pieces by their key.
+
+        Nothing is exchanged or copied. `load_state_dict` takes the first when the ShardedArrays have been put
+        together again, for any number of ranks.
+        """
+        shards: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
+        mine: dict[str, Any] = {}
+        for number, part in enumerate(self._shares):
+            for placement, steps, pieces in zip(part.group.placements, part.steps, part.pieces(), strict=True):
+                if not steps:
+                    continue
+                state, slot = shards[placement.leaf], placement.slot
+                if self._optimizer.counted:
+                    state["step"] = self._count(part, steps)
+                for name in self._optimizer.arrays_of(self._options[placement.leaf]):
+                    key = f"{number}.{name}"
+                    mine[key] = part.array(name)
+                    state[name] = ShardedArray(key, tuple(slot.shape), mine[key].dtype, tuple(slot.order), pieces)
+        return self._packed(shards), mine
+
+    @staticmethod
+    def _count(part: Share, steps: int) -> Any:
+        return wrap(of(part.group.flat).xp.asarray(float(steps), dtype="float32"))
+
+    def _packed(self, state: defaultdict[Any, dict[str, Any]]) -> dict[str, Any]:
+        """The ordinary optimizer's `state_dict()`, had it this state."""
+        before, self._optimizer.state = self._optimizer.state, state
         try:
             return self._optimizer.state_dict()
         finally:
             self._optimizer.state = before
 
+    def check_state_dict(self, state_dict: Mapping[str, Any]) -> dict[int, Any]:
+        """As the ordinary optimizer's: whether a state fits."""
+        return self._optimizer.check_state_dict(state_dict)
+
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over a state from `state_dict()`, of this or of an ordinary optimizer, from any number of ranks.
+
+        Values need `shape` and `array` only; each array is asked for once, when this rank's share is taken from it.
 
         Raises:
             ValueError: groups, sizes or shapes differ; nothing was changed.
         """
-        self._optimizer.load_state_dict(state_dict)
-        loaded, self._optimizer.state = self._optimizer.state, defaultdict(dict)
+        by_number = self.check_state_dict(state_dict)
+        loaded = {by_number[number]: values for number, values in state_dict["state"].items() if number in by_number}
+        self._optimizer.load_state_dict({**state_dict, "state": {}})
         for part in self._shares:
             part.steps = [0] * len(part.steps)
             part.arrays.clear()
@@ -216,12 +224,12 @@ class ZeroRedundancyOptimizer:
                 state = loaded.get(placement.leaf)
                 if state is None:
                     continue
-                part.steps[position] = int(state["step"].item()) if "step" in state else 1
+                part.steps[position] = int(state["step"].array) if "step" in state else 1
                 for name in self._optimizer.arrays_of(self._options[placement.leaf]):
                     self._fill(part, placement.slot, name, state[name].array)
 
     @staticmethod
-    def _fill(part: _Share, slot: Slot, name: str, whole: Any) -> None:
+    def _fill(part: Share, slot: Slot, name: str, whole: Any) -> None:
         """Copy one parameter's array into this share's part of it."""
         line = whole.transpose(slot.order).reshape(-1)
         for there, here in part.cut(slot.offset, slot.offset + slot.size):

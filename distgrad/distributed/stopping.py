@@ -7,6 +7,7 @@ A handler only sets a flag. The flag travels with the control message of the nex
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterable
 from types import FrameType
 
@@ -22,8 +23,10 @@ def stop_on_signals(signals: Iterable[int] = STOP_SIGNALS) -> None:
     """From now on these signals no longer end the process, but ask all ranks to stop after the same step.
 
     Call it in the main thread of every rank; `model.stop_requested` says when. One that comes a second
-    time does what it did before.
+    time does what it did before. On simulated ranks, which are threads, nothing is changed.
     """
+    if threading.current_thread() is not threading.main_thread():
+        return
     before = {number: signal.getsignal(number) for number in signals}
 
     def note(number: int, frame: FrameType | None) -> None:

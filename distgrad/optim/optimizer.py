@@ -228,6 +228,22 @@ class Optimizer:
         Raises:
             ValueError: groups or their sizes differ, or a state's shape is not its parameter's. Nothing was changed.
         """
+        by_number = self.check_state_dict(state_dict)
+        state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
+        for number, values in state_dict["state"].items():
+            if number in by_number:
+                p = by_number[number]
+                state[p] = {name: _taken_over(name, value, p) for name, value in values.items()}
+        for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
+            group.update({name: value for name, value in saved.items() if name != "params"})
+        self.state = state
+
+    def check_state_dict(self, state_dict: Mapping[str, Any]) -> dict[int, Any]:
+        """For each number in a state the parameter that it means here, if the state fits. Changes nothing.
+
+        Raises:
+            ValueError: groups or their sizes differ, or a state's shape is not its parameter's.
+        """
         given = state_dict["param_groups"]
         if len(given) != len(self.param_groups):
             raise ValueError(f"the state has {len(given)} parameter groups, the optimizer {len(self.param_groups)}")
@@ -237,14 +253,13 @@ class Optimizer:
                 raise ValueError(f"group {position} of the state has {len(saved['params'])} parameters, the "
                                  f"optimizer's has {len(group['params'])}")
             by_number.update(zip(saved["params"], group["params"], strict=True))
-        state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
         for number, values in state_dict["state"].items():
-            if number in by_number:
+            for name, value in values.items() if number in by_number else ():
                 p = by_number[number]
-                state[p] = {name: _taken_over(name, value, p) for name, value in values.items()}
-        for saved, group in zip(given, self.param_groups, strict=True):
-            group.update({name: value for name, value in saved.items() if name != "params"})
-        self.state = state
+                if name != "step" and hasattr(value, "shape") and tuple(value.shape) != tuple(p.shape):
+                    raise ValueError(f"the state {name!r} has shape {tuple(value.shape)}, its parameter "
+                                     f"{tuple(p.shape)}")
+        return by_number
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
@@ -261,8 +276,6 @@ def _taken_over(name: str, value: Any, p: Any) -> Any:
     xp = of(p.array).xp
     if name == "step":
         return wrap(xp.array(value.array))
-    if value.shape != p.shape:
-        raise ValueError(f"the state {name!r} has shape {tuple(value.shape)}, its parameter {tuple(p.shape)}")
     array = xp.empty_like(p.array)
     array[...] = of(p.array).from_host(of(value.array).to_host(value.array))
     return wrap(array)

@@ -2,14 +2,15 @@
 
     P = mean(M Q);  P made orthonormal;  Q = mean(M' P);  the result is P Q', and M - P Q' is kept for the next time
 
-What the ranks compute from reduced data is written with elementwise operations in a fixed order, so that
-it has the same bits on unlike processors; only their own products M Q and M' P are left to the BLAS.
+What the ranks compute from reduced data has the same bits on unlike processors (`factors`); only their own products
+M Q and M' P are left to the BLAS.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,14 +20,13 @@ from ...backend import of
 from ...backend.random import Generator
 from ...comm import Communicator, Work
 from ...comm.arguments import sum_dtype
+from ...graph.base import wrap
 from ..bucket import Bucket
 from ..turns import Parcel
 from .base import as_real, between_nodes
+from .factors import orthonormal, product
 
 __all__ = ["PowerSGDState", "powerSGD_hook"]
-
-_PIECE = 16384  # elements worked on at a time
-_NOTHING = 1e-12  # of a column, when this part of it is left, it depended on those before it
 
 
 class PowerSGDState:
@@ -69,6 +69,7 @@ class PowerSGDState:
         self.warm_start = warm_start
         self.random_seed = random_seed
         self._memories: WeakKeyDictionary[Bucket, _Memory] = WeakKeyDictionary()
+        self._loaded: dict[str, Any] = {}  # what was loaded for buckets that have not come yet
 
     def __call__(self, bucket: Bucket, comm: Communicator) -> Work:
         return powerSGD_hook(self, bucket, comm)
@@ -83,7 +84,35 @@ class PowerSGDState:
         found = self._memories.get(bucket)
         if found is None:
             found = self._memories[bucket] = _Memory(self, bucket)
+            if (loaded := self._loaded.pop(_place(bucket), None)) is not None:
+                found.load(loaded)
         return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is kept of each bucket: this rank's own. A checkpoint takes it as `PerRank(state)`.
+
+        Raises:
+            RuntimeError: it serves several models, whose buckets cannot be told apart.
+        """
+        places = [_place(bucket) for bucket in self._memories]
+        if len(set(places)) < len(places):
+            raise RuntimeError("this PowerSGDState serves several models, whose buckets cannot be told apart: give "
+                               "each a state of its own")
+        return {**self._loaded, **{_place(bucket): memory.save() for bucket, memory in self._memories.items()}}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from where `state_dict()` was taken, with the same ranks, nodes and size of buckets.
+
+        Raises:
+            RuntimeError: at the next backward, if a bucket is cut in another way.
+        """
+        self._memories.clear()
+        self._loaded = dict(state_dict)
+
+
+def _place(bucket: Bucket) -> str:
+    """What a bucket is called in a state."""
+    return f"{bucket.group.layout.dtype} {bucket.index} {bucket.begin} {bucket.end}"
 
 
 @between_nodes
@@ -151,6 +180,26 @@ class _Memory:
             self.rest += [slice((a - bucket.begin) * unit, (b - bucket.begin) * unit)
                           for a, b in ((low, begin), (end, high)) if a < b]
 
+    def save(self) -> dict[str, Any]:
+        """What is kept, as tensors of its own memory."""
+        arrays = [{name: wrap(array) for name, array in (("q", matrix.q), ("error", matrix.error)) if array is not None}
+                  for matrix in self.matrices]
+        return {"calls": self.calls, "total": self.total, "matrices": arrays}
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Take over what `save` gave."""
+        if len(saved["matrices"]) != len(self.matrices):
+            raise RuntimeError(f"the loaded state of PowerSGD has {len(saved['matrices'])} matrices in a bucket, and "
+                               f"there are {len(self.matrices)}: it goes with the same layout and options only")
+        self.calls, self.total = saved["calls"], saved["total"]
+        for matrix, arrays in zip(self.matrices, saved["matrices"], strict=True):
+            shapes = {"q": (matrix.cols, matrix.rank), "error": (matrix.rows, matrix.cols)}
+            for name, tensor in arrays.items():
+                if tuple(tensor.shape) != shapes[name]:
+                    raise RuntimeError(f"the loaded state of PowerSGD has {name} of shape {tuple(tensor.shape)}, and "
+                                       f"{shapes[name]} is needed: it goes with the same layout and options only")
+                setattr(matrix, name, of(tensor.array).xp.array(tensor.array))
+
     def exchange(self, bucket: Bucket, comm: Communicator, mean: bool) -> None:
         """Both messages, and what follows from them. A job of the wire's thread."""
         send, recv = as_real(bucket.send), as_real(bucket.recv)
@@ -164,12 +213,12 @@ class _Memory:
             inputs = [self._input(matrix, send, wide, total) for matrix in self.matrices]
             found = _mean(xp, [*(send[part].astype(wide, copy=False) for part in self.rest),
                                *(x @ self._start(number, x) for number, x in enumerate(inputs))], comm, mean)
-            bases = [_orthonormal(xp, p).astype(wide) for p in found[len(self.rest):]]
+            bases = [orthonormal(xp, p).astype(wide) for p in found[len(self.rest):]]
             factors = _mean(xp, [x.T @ p for x, p in zip(inputs, bases, strict=True)], comm, mean, checked=False)
             for part, values in zip(self.rest, found, strict=False):
                 recv[part] = values
             for matrix, p, q in zip(self.matrices, bases, factors, strict=True):
-                _product(xp, p, q, matrix.of(recv))
+                product(xp, p, q, matrix.of(recv))
         if xp.isfinite(recv).all():  # the same on all ranks, who thus decide alike
             self._remember(inputs, factors, recv, total)
 
@@ -203,7 +252,7 @@ class _Memory:
             digest = hashlib.blake2b(struct.pack("<5q", *self.seed, number, self.calls), digest_size=7).digest()
             numbers = Generator(int.from_bytes(digest)).numpy.standard_normal((matrix.cols, matrix.rank))
             q = backend.xp.where(gone, backend.from_host(numbers.astype(x.dtype)), q)
-        return _orthonormal(backend.xp, q).astype(x.dtype)
+        return orthonormal(backend.xp, q).astype(x.dtype)
 
 
 def _mean(xp: Any, parts: list[Array], comm: Communicator, mean: bool, checked: bool = True) -> list[Array]:
@@ -216,44 +265,3 @@ def _mean(xp: Any, parts: list[Array], comm: Communicator, mean: bool, checked: 
         found.append(recv[begin:begin + part.size].reshape(part.shape))
         begin += part.size
     return found
-
-
-def _orthonormal(xp: Any, p: Array) -> Array:
-    """The columns of p made orthonormal in their order, in float64; one that depends on those before it becomes zero.
-
-    Gram-Schmidt, each column twice: the second pass removes what rounding left.
-    """
-    out = p.astype("float64")
-    for k in range(out.shape[1]):
-        column, before = out[:, k], out[:, :k]
-        length = xp.sqrt(_sum_rows(column * column))
-        for _ in range(2 if k else 0):
-            along = _sum_rows(before * column[:, None])
-            for j in range(k):
-                column -= along[j] * before[:, j]
-        left = xp.sqrt(_sum_rows(column * column))
-        column /= xp.where(left > _NOTHING * length, left, xp.inf)
-    return out
-
-
-def _sum_rows(x: Array) -> Array:
-    """The sum of all rows, halves first: always the same additions, which no processor groups in its own way."""
-    while len(x) > 1:
-        half = len(x) // 2
-        odd = x[2 * half:]
-        x = x[:half] + x[half:2 * half]
-        if len(odd):
-            x[0] += odd[0]
-    return x[0]
-
-
-def _product(xp: Any, p: Array, q: Array, out: Array) -> None:
-    """p times the transpose of q, one column after the other."""
-    rows_of_q = xp.ascontiguousarray(q.T)
-    step = max(1, _PIECE // q.shape[0])
-    for begin in range(0, len(p), step):
-        part = p[begin:begin + step]
-        total = part[:, :1] * rows_of_q[0]
-        for k in range(1, p.shape[1]):
-            total += part[:, k:k + 1] * rows_of_q[k]
-        out[begin:begin + step] = total
