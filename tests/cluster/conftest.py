@@ -15,6 +15,7 @@ from distgrad.config import child_environment
 
 ROOT = Path(__file__).parents[2]
 LABORATORY = ROOT.parent / "shared" / "cluster" / "slurm"
+ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
 UP_LIMIT = 400.0  # seconds; the first time it installs Slurm
 
 
@@ -43,7 +44,7 @@ class Slurm:
         """Wait until the job is in one of the states; a job that ended otherwise fails the test."""
         deadline = time.monotonic() + limit
         while (found := self.show(job))["JobState"] not in states:
-            assert found["JobState"] in ("PENDING", "RUNNING", "COMPLETING"), f"{found['JobState']}: {self.log(found)}"
+            assert found["JobState"] not in ENDED, f"{found['JobState']}: {self.log(found)}"
             assert time.monotonic() < deadline, f"still {found['JobState']} after {limit:g} s: {self.log(found)}"
             time.sleep(0.2)
         return found

@@ -28,8 +28,10 @@ def pip_settings() -> dict[str, str]:
     found = dict(re.findall(r"^(?:global|install|:env:|env)[.:]+([a-z-]+)='(.*)'$", said.stdout, re.MULTILINE))
     found.pop("cert", None)  # the image has its own list, with this machine's additions
     values = " ".join(found.values()).replace("file://", "").split()
-    folders = {str(path if path.is_dir() else path.parent) for word in values
-               if word.startswith("/") and (path := Path(word)).exists()}
+    folders = set()
+    for path in (Path(word) for word in values if word.startswith("/")):
+        if path.exists():  # an index leads to files beside it
+            folders.add(str(path.parent if path.name == "simple" or path.is_file() else path))
     return {**{f"PIP_{name.upper().replace('-', '_')}": value for name, value in found.items()},
             "PIP_FOLDERS": " ".join(sorted(folders))}
 

@@ -1,4 +1,4 @@
-"""What the cluster tests train: some steps on each rank's own data, saved when a signal asks for it.
+"""What the cluster tests train: some steps on each rank's share of the data, stopped by a signal and resumed.
 
 train.py FOLDER --steps N [--pause S] [--resume auto]. The folder ends with weights.safetensors, and with
 a line in steps.txt for each start and each end of rank 0.
@@ -7,17 +7,14 @@ a line in steps.txt for each start and each end of rank 0.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import signal
 import time
+from itertools import islice
 from pathlib import Path
-
-import numpy as np
 
 import distgrad as dg
 from distgrad import checkpoint, nn, optim
-from distgrad.distributed import DataParallel, world
+from distgrad.data import DataLoader, DistributedSampler, TensorDataset
+from distgrad.distributed import DataParallel, stop_on_signals, world
 
 parser = argparse.ArgumentParser()
 parser.add_argument("folder", type=Path)
@@ -26,23 +23,18 @@ parser.add_argument("--pause", type=float, default=0.0)
 parser.add_argument("--resume", choices=("auto",))
 args = parser.parse_args()
 
-asked = []
-if world().size > 1 or args.resume:
-    for number in (signal.SIGUSR2, signal.SIGTERM):
-        try:
-            signal.signal(number, lambda number, frame: asked.append(number))
-        except ValueError:  # a simulated rank is a thread
-            break
-
 comm = world()
-weights, progress = args.folder / "weights.safetensors", args.folder / "progress.json"
+stop_on_signals()
 dg.manual_seed(7)
-model = DataParallel(nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3)))
-optimizer = optim.SGD(model.parameters(), lr=0.05)
-first = 0
-if args.resume and progress.exists():
-    checkpoint.load_weights(weights, model)
-    first = json.loads(progress.read_text())["step"]
+data = TensorDataset(dg.randn(96, 6), dg.randn(96, 3))
+model = DataParallel(nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Dropout(0.1), nn.Linear(16, 3)))
+optimizer = optim.Adam(model.parameters(), lr=0.05)
+order = DistributedSampler(data, comm.size, comm.rank, seed=3, drop_last=True)
+loader = DataLoader(data, 4, sampler=order, drop_last=True)
+saves = checkpoint.Checkpointer(args.folder / "checkpoints")
+state = {"model": model, "optimizer": optimizer}
+found = saves.resume(state) if args.resume else None
+begin = found.step if found else 0
 
 
 def note(text: str) -> None:
@@ -51,26 +43,26 @@ def note(text: str) -> None:
             file.write(f"{text}\n")
 
 
-def save(step: int) -> None:
-    checkpoint.save_weights(model, weights)
-    if comm.rank == 0:
-        temporary = progress.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"step": step}))
-        os.replace(temporary, progress)
+def batches(step: int):
+    """Batches from that step on, each pass over the data in another order."""
+    epoch, skip = divmod(step, len(loader))
+    while True:
+        order.set_epoch(epoch)
+        yield from islice(loader, skip, None)
+        epoch, skip = epoch + 1, 0
 
 
-note(f"start at {first} with {comm.size} ranks")
-for step in range(first, args.steps):
-    x = dg.from_numpy(np.random.default_rng([comm.rank, step]).standard_normal((8, 6), dtype=np.float32))
+note(f"start at {begin} with {comm.size} ranks")
+for step, (x, y) in zip(range(begin + 1, args.steps + 1), batches(begin)):
     optimizer.zero_grad()
-    ((model(x) - x[:, :3].sin()) ** 2).mean().backward()
+    ((model(x) - y) ** 2).mean().backward()
     nn.utils.clip_grad_norm_(model.parameters(), 0.5)
     optimizer.step()
     time.sleep(args.pause)
-    # All ranks stop at the same step, whichever of them were told to.
-    if any(comm.allgather_bytes(b"y" if asked else b"")):
-        save(step + 1)
-        note(f"stopped after {step + 1}")
+    if model.stop_requested:
+        saves.save(step, state)
+        note(f"stopped after {step}")
         raise SystemExit(0)
-save(args.steps)
+checkpoint.save_weights(model, args.folder / "weights.safetensors")
 note(f"done after {args.steps}")
+saves.close()
