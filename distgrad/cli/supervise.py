@@ -22,6 +22,7 @@ from distgrad.cli.launcher import CommandLine
 __all__ = ["Ended", "supervise"]
 
 TIMED_OUT = 124  # as coreutils' timeout
+PATIENCE = 10.0  # seconds for ranks that SIGTERM asked to save a checkpoint and stop
 GRACE = 5.0  # seconds between asking the job to end and killing it
 DUMP = 1.0  # seconds for the ranks to write their stacks
 
@@ -40,9 +41,11 @@ def supervise(line: CommandLine, environment: dict[str, str], timeout: float | N
     """Run the command to its end and return its exit code.
 
     SIGINT, SIGTERM and SIGHUP end the job: they are passed on, and what is still there five
-    seconds later is killed; the code is then 128 + signal. SIGUSR1 and SIGUSR2 are passed on, for
-    stacks and for preemption. After `timeout` seconds every rank writes its stacks to stderr (on
-    SIGUSR1), the job is ended, and the code is 124.
+    seconds later is killed; the code is then 128 + signal. SIGTERM goes to this node's ranks first,
+    which have ten seconds to stop by themselves (launchers kill theirs at once): ranks that save a
+    checkpoint then and end with 0 make the code 0. SIGUSR1 and SIGUSR2 are passed on, for stacks and
+    for preemption. After `timeout` seconds every rank writes its stacks to stderr (on SIGUSR1), the
+    job is ended, and the code is 124.
     """
     warned = False
     with _signals() as arrived:
@@ -63,8 +66,10 @@ def supervise(line: CommandLine, environment: dict[str, str], timeout: float | N
                 return Ended(TIMED_OUT)
             for number in numbers:
                 if number in _ENDING:
-                    _end(process, number, arrived)
-                    return Ended(128 + number, asked=True)
+                    stopped = number == signal.SIGTERM and _stopped(process, arrived)
+                    if not stopped:
+                        _end(process, number, arrived)
+                    return Ended(0 if stopped else 128 + number, asked=True)
                 if number in _PASSED_ON:
                     process.send_signal(number)
                     warned |= number == signal.SIGUSR2
@@ -107,6 +112,24 @@ def _wait(process: subprocess.Popen[bytes], seconds: float, arrived: _Arrived) -
     deadline = time.monotonic() + seconds
     while process.poll() is None and (left := deadline - time.monotonic()) > 0:
         arrived.within(left)
+
+
+def _stopped(process: subprocess.Popen[bytes], arrived: _Arrived) -> bool:
+    """Ask the ranks on this node to stop, and wait; whether the whole job then ended with 0."""
+    ranks = [pid for pid in _descendants(process.pid) if _is_rank(pid)]
+    for pid in ranks:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    if ranks:
+        _wait(process, PATIENCE, arrived)
+    return process.poll() == 0
+
+
+def _is_rank(pid: int) -> bool:
+    """Whether it is the program itself, and no daemon of the launcher's: a Python that runs `cli.child`."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[1:3] == [b"-m", b"distgrad.cli.child"]
+    return False
 
 
 def _end(process: subprocess.Popen[bytes], number: int, arrived: _Arrived) -> None:

@@ -217,3 +217,32 @@ sys.exit(0 if warned else 1)
     job.send_signal(signal.SIGUSR2)
     code, _, err = finish(job)
     assert code == 0 and "attempt" not in err
+
+
+def test_sigterm_lets_ranks_save_and_stop(script: Path) -> None:
+    script.write_text(RANK + """
+import time
+from pathlib import Path
+from distgrad import nn
+from distgrad.distributed import DataParallel, stop_on_signals
+import distgrad as dg
+stop_on_signals()
+model = DataParallel(nn.Linear(2, 1))
+for step in range(10000):
+    model(dg.ones(1, 2)).sum().backward()
+    time.sleep(0.01)
+    if step == 3:
+        print("ready", flush=True)
+    if model.stop_requested:
+        time.sleep(3)  # a checkpoint takes its time
+        Path(f"{world.rank}.saved").write_text(str(step))
+        break
+""")
+    job = start("-n", "2", "--max-restarts", "2", script=script)
+    assert job.stdout is not None
+    assert [job.stdout.readline().strip() for _ in range(2)] == ["ready", "ready"]
+    job.send_signal(signal.SIGTERM)
+    code, _, err = finish(job)
+    assert code == 0 and "attempt" not in err, err
+    saved = [(script.parent / f"{rank}.saved").read_text() for rank in range(2)]
+    assert saved[0] == saved[1], "the same step"

@@ -1,12 +1,14 @@
 """What the cluster tests train: some steps on each rank's share of the data, stopped by a signal and resumed.
 
-train.py FOLDER --steps N [--pause S] [--resume auto]. The folder ends with weights.safetensors, and with
-a line in steps.txt for each start and each end of rank 0.
+train.py FOLDER --steps N [--pause S] [--resume auto] [--save-every K] [--crash-at STEP]. The folder ends
+with weights.safetensors, and with a line in steps.txt for each start and each end of rank 0.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import time
 from itertools import islice
 from pathlib import Path
@@ -21,6 +23,8 @@ parser.add_argument("folder", type=Path)
 parser.add_argument("--steps", type=int, required=True)
 parser.add_argument("--pause", type=float, default=0.0)
 parser.add_argument("--resume", choices=("auto",))
+parser.add_argument("--save-every", type=int, default=10**9)
+parser.add_argument("--crash-at", type=int, help="the last rank dies there, the first time it comes by")
 args = parser.parse_args()
 
 comm = world()
@@ -59,6 +63,10 @@ for step, (x, y) in zip(range(begin + 1, args.steps + 1), batches(begin)):
     nn.utils.clip_grad_norm_(model.parameters(), 0.5)
     optimizer.step()
     time.sleep(args.pause)
+    if step == args.crash_at and begin == 0 and comm.rank == comm.size - 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if step % args.save_every == 0:
+        saves.save(step, state, asynchronous=True)
     if model.stop_requested:
         saves.save(step, state)
         note(f"stopped after {step}")
