@@ -59,6 +59,7 @@ def test_srun_starts_open_mpi_by_pmix(slurm: Slurm, folder: Path) -> None:
     ("mpich", "srun", "60"),  # SIGUSR2 to the script
     ("mpich", "srun", "0"),  # SIGTERM to the ranks, as where the cluster sends no signal of the user's
     ("openmpi", "mpiexec", "60"),
+    ("mpich", "mpiexec", "60"),
 ])
 def test_preempted_requeued_and_the_same_bits(mpi: str, launcher: str, warning: str, slurm: Slurm, folder: Path,
                                               reference: bytes) -> None:
