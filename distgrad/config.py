@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-__all__ = ["Config", "Launcher", "cache_folder", "child_environment", "config", "launcher", "preset"]
+__all__ = ["Config", "Launcher", "cache_folder", "child_environment", "config", "launcher", "preset", "waiting_tasks"]
 
 
 @dataclass(frozen=True)
@@ -70,28 +70,36 @@ class Launcher:
     local_rank: int | None
 
 
-# (name, rank, size, local rank): the variables by which each launcher makes itself known.
+# (name, rank, sizes, local rank, what must be set besides the rank): the variables by which each launcher makes
+# itself known, the innermost first: Hydra's and Open MPI's daemons are themselves tasks of Slurm or Flux, and Slurm's
+# and Flux' tasks carry PMI_RANK as Hydra's do, but no MPI_LOCALRANKID.
 _LAUNCHERS = (
-    ("Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
-    ("PALS", "PALS_RANKID", "PALS_SIZE", "PALS_LOCAL_RANKID"),
-    ("Hydra", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
-    ("Flux", "FLUX_TASK_RANK", "FLUX_JOB_SIZE", "FLUX_TASK_LOCAL_ID"),
-    ("Slurm", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
-    ("PMIx", "PMIX_RANK", "PMIX_SIZE", "PMIX_LOCAL_RANK"),
+    ("Open MPI", "OMPI_COMM_WORLD_RANK", ("OMPI_COMM_WORLD_SIZE",), "OMPI_COMM_WORLD_LOCAL_RANK", ""),
+    ("jsrun", "JSM_NAMESPACE_RANK", ("JSM_NAMESPACE_SIZE",), "JSM_NAMESPACE_LOCAL_RANK", ""),
+    ("PALS", "PALS_RANKID", ("PALS_SIZE", "PMI_SIZE"), "PALS_LOCAL_RANKID", ""),
+    ("Hydra", "PMI_RANK", ("PMI_SIZE",), "MPI_LOCALRANKID", "MPI_LOCALRANKID"),
+    ("Flux", "FLUX_TASK_RANK", ("FLUX_JOB_SIZE",), "FLUX_TASK_LOCAL_ID", ""),
+    # A batch script's own shell has SLURM_PROCID without a step; SLURM_NTASKS may be the allocation's, not the step's.
+    ("Slurm", "SLURM_PROCID", ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"), "SLURM_LOCALID", "SLURM_STEP_ID"),
+    ("PMI", "PMI_RANK", ("PMI_SIZE",), "PMI_LOCAL_RANK", ""),
+    ("PMIx", "PMIX_RANK", ("PMIX_SIZE",), "PMIX_LOCAL_RANK", ""),
 )
 
 
 def launcher(environment: Mapping[str, str] | None = None) -> Launcher | None:
-    """The launcher that started this process, or None when a person or a plain shell did.
-
-    A Slurm batch script's own shell has SLURM_PROCID without a step: only a step counts.
-    """
+    """The launcher that started this process, or None when a person or a plain shell did."""
     env = os.environ if environment is None else environment
-    for name, rank, size, local in _LAUNCHERS:
-        if rank not in env or (name == "Slurm" and "SLURM_STEP_ID" not in env):
-            continue
-        return Launcher(name, _int(env.get(rank)), _int(env.get(size)), _int(env.get(local)))
+    for name, rank, sizes, local, needed in _LAUNCHERS:
+        if rank in env and (not needed or needed in env):
+            size = next((env[variable] for variable in sizes if variable in env), None)
+            return Launcher(name, _int(env[rank]), _int(size), _int(env.get(local)))
     return None
+
+
+def waiting_tasks(environment: Mapping[str, str] | None = None) -> int:
+    """How many tasks a Slurm batch script's own shell was given to start; 0 inside of a step and elsewhere."""
+    env = os.environ if environment is None else environment
+    return (_int(env.get("SLURM_NTASKS")) or 0) if "SLURM_JOB_ID" in env and launcher(env) is None else 0
 
 
 def _int(text: str | None) -> int | None:

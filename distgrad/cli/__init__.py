@@ -1,4 +1,4 @@
-"""The command line: `distgrad run`, `distgrad doctor`, `distgrad bench`.
+"""The command line: `distgrad run`, `distgrad job`, `distgrad doctor`, `distgrad bench`.
 
 It owns the words that a user types and the exit codes that a script reads. Nothing below knows of
 it. A new command is a module here with one function under `@command`, named in `_MODULES`.
@@ -16,7 +16,7 @@ from distgrad.cli.registry import CommandError, commands
 
 __all__ = ["main"]
 
-_MODULES = ("run", "doctor", "bench")
+_MODULES = ("run", "job", "doctor", "bench")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

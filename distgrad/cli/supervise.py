@@ -6,6 +6,7 @@ It knows a command line and processes, and nothing about MPI or what the ranks d
 from __future__ import annotations
 
 import os
+import secrets
 import selectors
 import signal
 import socket
@@ -19,24 +20,38 @@ from typing import NamedTuple
 
 from distgrad.cli.launcher import CommandLine
 
-__all__ = ["supervise"]
+__all__ = ["Ended", "supervise"]
 
 TIMED_OUT = 124  # as coreutils' timeout
+PATIENCE = 10.0  # seconds for ranks that SIGTERM asked to save a checkpoint and stop
 GRACE = 5.0  # seconds between asking the job to end and killing it
 DUMP = 1.0  # seconds for the ranks to write their stacks
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT)
+_MARK = "DISTGRAD_JOB"  # in the ranks' environment, by which they are found, whoever started them
 
 
-def supervise(line: CommandLine, environment: dict[str, str], timeout: float | None = None) -> int:
+class Ended(NamedTuple):
+    """How a job ended. asked: a signal told it to end, or that its time is nearly up."""
+
+    code: int
+    asked: bool = False
+
+
+def supervise(line: CommandLine, environment: dict[str, str], timeout: float | None = None) -> Ended:
     """Run the command to its end and return its exit code.
 
     SIGINT, SIGTERM and SIGHUP end the job: they are passed on, and what is still there five
-    seconds later is killed; the code is then 128 + signal. SIGUSR1 and SIGUSR2 are passed on, for
-    stacks and for preemption. After `timeout` seconds every rank writes its stacks to stderr (on
-    SIGUSR1), the job is ended, and the code is 124.
+    seconds later is killed; the code is then 128 + signal. SIGTERM goes to this node's ranks first,
+    which have ten seconds to stop by themselves (launchers kill theirs at once): ranks that save a
+    checkpoint then and end with 0 make the code 0. SIGUSR2, for preemption, goes to this node's ranks
+    too, and to the launcher only where there are none (MPICH's would die of it). SIGUSR1, for stacks,
+    is passed on. After `timeout` seconds every rank writes its stacks to stderr (on SIGUSR1), the
+    job is ended, and the code is 124.
     """
+    warned, token = False, secrets.token_hex(8)
+    environment = {**environment, _MARK: token}
     with _signals() as arrived:
         # In its own group a Ctrl-C reaches the launcher once, from here, and not twice. A process
         # in the background is stopped when it reads a terminal, so it gets none.
@@ -52,14 +67,20 @@ def supervise(line: CommandLine, environment: dict[str, str], timeout: float | N
                 process.send_signal(signal.SIGUSR1)
                 _wait(process, DUMP, arrived)
                 _end(process, signal.SIGTERM, arrived)
-                return TIMED_OUT
+                return Ended(TIMED_OUT)
             for number in numbers:
                 if number in _ENDING:
-                    _end(process, number, arrived)
-                    return 128 + number
-                if number in _PASSED_ON:
+                    stopped = number == signal.SIGTERM and _stopped(process, token, arrived)
+                    if not stopped:
+                        _end(process, number, arrived)
+                    return Ended(0 if stopped else 128 + number, asked=True)
+                if number == signal.SIGUSR2:
+                    warned = True
+                    if not _tell(token, number):
+                        process.send_signal(number)
+                elif number in _PASSED_ON:
                     process.send_signal(number)
-    return process.returncode if process.returncode >= 0 else 128 - process.returncode
+    return Ended(process.returncode if process.returncode >= 0 else 128 - process.returncode, asked=warned)
 
 
 class _Arrived:
@@ -98,6 +119,25 @@ def _wait(process: subprocess.Popen[bytes], seconds: float, arrived: _Arrived) -
     deadline = time.monotonic() + seconds
     while process.poll() is None and (left := deadline - time.monotonic()) > 0:
         arrived.within(left)
+
+
+def _stopped(process: subprocess.Popen[bytes], token: str, arrived: _Arrived) -> bool:
+    """Ask the ranks on this node to stop, and wait; whether the whole job then ended with 0."""
+    if _tell(token, signal.SIGTERM):
+        _wait(process, PATIENCE, arrived)
+    return process.poll() == 0
+
+
+def _tell(token: str, number: int) -> bool:
+    """Send a signal to the job's ranks on this node, and to no daemon of a launcher's; whether there are any."""
+    found = False
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or is somebody else's
+            if f"{_MARK}={token}".encode() in (path / "environ").read_bytes().split(b"\0") \
+                    and (path / "cmdline").read_bytes().split(b"\0")[1:3] == [b"-m", b"distgrad.cli.child"]:
+                os.kill(int(path.name), number)
+                found = True
+    return found
 
 
 def _end(process: subprocess.Popen[bytes], number: int, arrived: _Arrived) -> None:

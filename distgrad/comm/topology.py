@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import socket
 import sys
+import warnings
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
-from ..config import launcher
+from ..config import launcher, waiting_tasks
 from . import mpi
 from .base import Communicator
 from .single import SelfCommunicator
@@ -27,13 +28,17 @@ def world_communicator() -> Communicator:
 
     Without a launcher, and as long as the program has not loaded mpi4py.MPI itself, it is a world of one
     that needs no MPI library. Raises RuntimeError when the launcher started more tasks than MPI sees, and in a
-    process that a rank has started by multiprocessing: MPI cannot be joined from there.
+    process that a rank has started by multiprocessing: MPI cannot be joined from there. Warns in a batch script's
+    own process when the script was given several tasks.
     """
     global _alone
     launched = launcher()
     if not mpi.is_loaded() and (launched is None or launched.size == 1):
         if _alone is None or _alone.closed:
             _alone = SelfCommunicator("world")
+            if waiting_tasks() > 1:
+                warnings.warn(f"Slurm was asked for {waiting_tasks()} tasks, and this is a single process: start it "
+                              f"with distgrad run -n {waiting_tasks()}, or with srun", RuntimeWarning, stacklevel=2)
         return _alone
     if _is_child():
         raise RuntimeError("this process was started by a rank and is none itself, such as a worker process of "
@@ -94,9 +99,11 @@ def _identity() -> bytes:
 
 def _split_world(name: str, tasks: int, size: int) -> str:
     vendor = " ".join(str(part) for part in mpi.library().get_vendor())
-    if name in ("Slurm", "PMIx"):
+    if name in ("Slurm", "PMI", "PMIx"):
         advice = ("start it with srun --mpi=pmix for Open MPI or srun --mpi=pmi2 for MPICH "
                   "(srun --mpi=list shows what this cluster has)")
+    elif name == "Flux":
+        advice = "start it with flux run -o pmi=pmix for Open MPI; MPICH needs no option"
     else:
         advice = ("start it with the mpiexec of that library: the one in the same directory as this python, "
                   "or the one of the loaded MPI module")

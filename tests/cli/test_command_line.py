@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from distgrad.cli import launcher, main
-from distgrad.cli.launcher import Job, Vendor, command_line, find_mpiexec, identify
+from distgrad.cli.launcher import Job, command_line
 from distgrad.cli.registry import CommandError
+from distgrad.cli.starter import Starter, Vendor, find_mpiexec, identify
 
 VERSIONS = {
     Vendor.OPEN_MPI: "mpiexec (Open MPI) 5.0.8\n\nReport bugs to the developers",
     Vendor.HYDRA: "HYDRA build details:\n    Version:                                 4.3.0",
     Vendor.INTEL: "Intel(R) MPI Library for Linux* OS, Version 2021.13 Build 20240701\nHYDRA",
+    Vendor.PALS: "PALS 1.2.12",
     Vendor.OTHER: "a launcher of our own, 1.0",
 }
 
@@ -38,7 +40,7 @@ def as_user(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def words(job: Job, vendor: Vendor, **environment: str) -> str:
-    return str(command_line(job, "mpiexec", vendor, environment)).replace(sys.executable, "python")
+    return str(command_line(job, Starter("mpiexec", vendor), environment)).replace(sys.executable, "python")
 
 
 CHILD = "python -m distgrad.cli.child train.py --lr 1"
@@ -47,7 +49,7 @@ THREADS = ("OMP_NUM_THREADS={0} OPENBLAS_NUM_THREADS={0} MKL_NUM_THREADS={0} NUM
 TRAIN = ("train.py", "--lr", "1")
 
 
-@pytest.mark.parametrize("vendor", Vendor)
+@pytest.mark.parametrize("vendor", VERSIONS)
 def test_vendors_are_recognised(vendor: Vendor, tmp_path: Path) -> None:
     assert identify(fake_mpiexec(tmp_path, vendor)) is vendor
 
@@ -62,6 +64,8 @@ def test_vendors_are_recognised(vendor: Vendor, tmp_path: Path) -> None:
     (Vendor.HYDRA, 8, THREADS.format(1) + "mpiexec -n 8 -bind-to none " + CHILD),
     (Vendor.INTEL, 2, THREADS.format(2) + "I_MPI_PIN=1 I_MPI_PIN_DOMAIN=2 mpiexec -n 2 " + CHILD),
     (Vendor.INTEL, 8, THREADS.format(1) + "I_MPI_PIN=0 mpiexec -n 8 " + CHILD),
+    (Vendor.PALS, 2, THREADS.format(2) + "mpiexec -n 2 --ppn 2 --line-buffer --depth 2 --cpu-bind depth " + CHILD),
+    (Vendor.PALS, 8, THREADS.format(1) + "mpiexec -n 8 --ppn 8 --line-buffer --cpu-bind none " + CHILD),
     (Vendor.OTHER, 3, THREADS.format(1) + "mpiexec -n 3 " + CHILD),
 ])
 def test_the_line_of_each_vendor(vendor: Vendor, ranks: int, expected: str) -> None:
@@ -87,6 +91,7 @@ def test_hosts_share_the_ranks_and_get_the_variables(tmp_path: Path) -> None:
     assert "--host a:2,b:2" in words(Job(4, TRAIN, host="a:2,b:2"), Vendor.OPEN_MPI)
     assert "-hosts a:2,b:2" in words(Job(4, TRAIN, host="a:2,b:2"), Vendor.HYDRA)
     assert f"-f {hosts}" in words(Job(4, TRAIN, hostfile=str(hosts)), Vendor.INTEL)
+    assert "--hosts a,b" in words(Job(4, TRAIN, host="a,b"), Vendor.PALS)
     with pytest.raises(CommandError, match="host"):
         words(Job(4, TRAIN, host="a,b"), Vendor.OTHER)
     with pytest.raises(CommandError, match="host file"):
@@ -139,6 +144,9 @@ def test_without_mpiexec_it_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch,
     (["-n", "2", "-m"], "name of a module"),
     (["-n", "2", "-m", "no_such.module"], "no module named no_such.module"),
     (["-n", "2", "--simulate", "--host", "a", "{script}"], "--simulate"),
+    (["-n", "2", "--simulate", "--max-restarts", "1", "{script}"], "leave out --max-restarts"),
+    (["-n", "2", "--max-restarts", "-1", "{script}"], "--max-restarts -1"),
+    (["-n", "2", "--launcher", "srun", "{script}"], "--launcher srun works inside an allocation"),
 ])
 def test_mistakes_are_named(arguments: list[str], words: str, tmp_path: Path,
                             capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from distgrad.cli.launcher import find_mpiexec
 from distgrad.cli.registry import CommandError
+from distgrad.cli.starter import find_mpiexec
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 60  # seconds; a machine that runs other things as well starts MPI slowly
@@ -177,3 +177,72 @@ def test_input_reaches_rank_0_and_a_module_can_be_run(tmp_path: Path) -> None:
                           capture_output=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "some text ['--lr', '1'] package"
+
+
+def test_a_job_that_fails_is_started_again_and_goes_on(script: Path) -> None:
+    script.write_text(RANK + """
+import os
+from pathlib import Path
+mark = Path(f"{world.rank}.step")
+step = int(mark.read_text()) if mark.exists() else 0
+world.barrier()
+print(f"rank {world.rank} goes on at {step}\\n", end="", flush=True)
+mark.write_text(str(step + 1))
+world.barrier()
+if step < 2 and world.rank == 1:
+    os._exit(7)
+world.barrier()
+""")
+    code, out, err = finish(start("-n", "2", "--max-restarts", "2", script=script))
+    assert code == 0, err
+    assert [out.count(f"goes on at {step}") for step in range(4)] == [2, 2, 2, 0]
+    assert "attempt 2 of 3 starts in 1 s" in err and "attempt 3 of 3 starts in 2 s" in err
+
+
+def test_sigusr2_reaches_the_ranks_and_is_no_failure(script: Path) -> None:
+    script.write_text(LEAVE_PID + """
+import signal, sys
+warned = []
+signal.signal(signal.SIGUSR2, lambda number, frame: warned.append(number))
+print("ready", flush=True)
+deadline = time.monotonic() + 60
+while not warned and time.monotonic() < deadline:
+    time.sleep(0.01)
+world.barrier()
+sys.exit(0 if warned else 1)
+""")
+    job = start("-n", "2", "--max-restarts", "3", script=script)
+    assert job.stdout is not None
+    assert [job.stdout.readline().strip() for _ in range(2)] == ["ready", "ready"]
+    job.send_signal(signal.SIGUSR2)
+    code, _, err = finish(job)
+    assert code == 0 and "attempt" not in err
+
+
+def test_sigterm_lets_ranks_save_and_stop(script: Path) -> None:
+    script.write_text(RANK + """
+import time
+from pathlib import Path
+from distgrad import nn
+from distgrad.distributed import DataParallel, stop_on_signals
+import distgrad as dg
+stop_on_signals()
+model = DataParallel(nn.Linear(2, 1))
+for step in range(10000):
+    model(dg.ones(1, 2)).sum().backward()
+    time.sleep(0.01)
+    if step == 3:
+        print("ready", flush=True)
+    if model.stop_requested:
+        time.sleep(3)  # a checkpoint takes its time
+        Path(f"{world.rank}.saved").write_text(str(step))
+        break
+""")
+    job = start("-n", "2", "--max-restarts", "2", script=script)
+    assert job.stdout is not None
+    assert [job.stdout.readline().strip() for _ in range(2)] == ["ready", "ready"]
+    job.send_signal(signal.SIGTERM)
+    code, _, err = finish(job)
+    assert code == 0 and "attempt" not in err, err
+    saved = [(script.parent / f"{rank}.saved").read_text() for rank in range(2)]
+    assert saved[0] == saved[1], "the same step"

@@ -36,7 +36,7 @@ def python(script, **variables):
 
 def clean_environment(**variables):
     """Ours without what a launcher left in it, as these tests may themselves run under one."""
-    prefixes = ("OMPI_", "PMI", "PALS_", "FLUX_", "SLURM_", "MPI_", "DISTGRAD_")
+    prefixes = ("OMPI_", "PMI", "PALS_", "FLUX_", "SLURM_", "JSM_", "MPI_", "DISTGRAD_")
     inherited = config.child_environment(PYTHONPATH=str(ROOT))
     return {name: value for name, value in inherited.items() if not name.startswith(prefixes)} | variables
 
@@ -81,13 +81,27 @@ def test_a_missing_mpi_library_says_what_to_install():
 
 @pytest.mark.parametrize("variables, advice", [
     ({"SLURM_PROCID": "1", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "4"}, "srun --mpi=pmix"),
+    ({"SLURM_PROCID": "1", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "4", "PMI_RANK": "1", "PMI_SIZE": "4"},
+     "srun --mpi=pmix"),
     ({"PALS_RANKID": "1", "PALS_SIZE": "4"}, "mpiexec of that library"),
+    ({"JSM_NAMESPACE_RANK": "1", "JSM_NAMESPACE_SIZE": "4"}, "mpiexec of that library"),
+    ({"FLUX_TASK_RANK": "1", "FLUX_JOB_SIZE": "4"}, "flux run -o pmi=pmix"),
+    ({"PMI_RANK": "1", "PMI_SIZE": "4", "MPI_LOCALRANKID": "1"}, "mpiexec of that library"),
 ])
 def test_a_launcher_of_another_mpi_is_refused(variables, advice):
     pytest.importorskip("mpi4py")
     ended = python("from distgrad.comm import world_communicator; world_communicator()", **variables)
     assert ended.returncode == 1 and "RuntimeError" in ended.stderr
     assert "started 4 tasks" in ended.stderr and "a world of 1" in ended.stderr and advice in ended.stderr
+
+
+def test_a_batch_script_that_starts_one_process_for_several_tasks_is_warned():
+    script = "from distgrad.comm import world_communicator; print(world_communicator().size)"
+    ended = python(script, SLURM_JOB_ID="7", SLURM_PROCID="0", SLURM_NTASKS="4")
+    assert ended.stdout == "1\n" and "Slurm was asked for 4 tasks, and this is a single process" in ended.stderr
+    assert "distgrad run -n 4" in ended.stderr
+    ended = python(script, SLURM_JOB_ID="7", SLURM_PROCID="0", SLURM_NTASKS="1")
+    assert (ended.stdout, ended.stderr) == ("1\n", "")
 
 
 def test_a_loaded_mpi_is_used():
