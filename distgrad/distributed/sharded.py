@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..backend import of
+from ..backend import get, of
 from ..errors import rank_prefix
 from ..flat import Group, Slot, State
 from ..graph.base import wrap
@@ -191,7 +191,7 @@ class ZeroRedundancyOptimizer:
                     continue
                 state = gathered[placement.leaf]
                 if self._optimizer.counted:
-                    state["step"] = wrap(of(part.group.flat).xp.asarray(float(part.steps[position]), dtype="float32"))
+                    state["step"] = wrap(get("cpu").xp.asarray(float(part.steps[position]), dtype="float32"))
                 for name in self._optimizer.arrays_of(self._options[placement.leaf]):
                     state[name] = wrap(placement.slot.view(flats[name]).copy())
         before, self._optimizer.state = self._optimizer.state, gathered
