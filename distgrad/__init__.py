@@ -55,8 +55,8 @@ from .utils.einops import watch as _watch_einops
 
 __version__ = "0.1.0"
 
-_LAZY = ("autograd", "backend", "checkpoint", "cli", "comm", "data", "distributed", "linalg", "nn", "ops", "optim",
-         "utils")
+_LAZY = ("autograd", "backend", "checkpoint", "cli", "comm", "cuda", "data", "distributed", "linalg", "nn", "ops",
+         "optim", "utils")
 
 globals().update(_DTYPES)
 _watch_einops()
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from numpy import dtype as _dtype
 
     from . import checkpoint as checkpoint
+    from . import cuda as cuda
     from . import data as data
     from . import distributed as distributed
     from . import linalg as linalg

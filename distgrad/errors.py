@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-__all__ = ["AnomalyError", "CollectiveMismatchError", "CommError", "DistgradError", "RankFailedError",
-           "WeightsFileError", "current_rank", "rank_prefix"]
+__all__ = ["AnomalyError", "CollectiveMismatchError", "CommError", "DistgradError", "OutOfMemoryError",
+           "RankFailedError", "WeightsFileError", "current_rank", "rank_prefix"]
 
 
 class DistgradError(RuntimeError):
@@ -37,6 +37,10 @@ class RankFailedError(CommError):
     def __init__(self, message: str, rank: int | None = None) -> None:
         super().__init__(message)
         self.rank = rank
+
+
+class OutOfMemoryError(DistgradError):
+    """A device's memory is full; the message says what fills it. The next, smaller batch may be tried."""
 
 
 class WeightsFileError(DistgradError, ValueError):

@@ -22,6 +22,7 @@ from distgrad._tensor import creation
 from distgrad.backend import dtypes, strict
 from distgrad.backend.strict import array as strict_array
 from distgrad.graph import base
+from tests.gpu import standin
 
 ROOT = str(Path(__file__).parent)
 PACKAGE = str(Path(distgrad.__file__).parent)
@@ -29,6 +30,7 @@ STRICT = str(Path(PACKAGE) / "backend" / "strict")
 
 # Part of a test's path or name -> why it is left out on a device that is not the host.
 LEFT_OUT = {
+    "^tests/(bench|cli|examples|hosts)/": "programs of their own, which choose their devices",
     "autograd/test_numpy_protocol": "numpy's functions take tensors of the host",
     "autograd/test_dlpack": "memory of the host is exchanged",
     "graph/test_guard_and_packing.*(holds?_|hold_|guard_(steps|catches))": "numpy's flag guards memory of the host",
@@ -54,6 +56,9 @@ def _asked_by_a_test(skip: str = "") -> bool:
 
 def move_to(device: str) -> None:
     """Make `device` the default, and let tests read from it."""
+    if device == "standin":
+        standin.install()
+        device = "cuda"
     distgrad.set_default_device(device)
     for module in (distgrad.autograd.gradcheck, distgrad.nn, distgrad.data):  # the package itself keeps from_numpy
         assert module
@@ -76,7 +81,7 @@ def move_to(device: str) -> None:
 
     distgrad.Tensor.numpy, distgrad.Tensor.__array__ = numpy, tensor_array  # type: ignore[method-assign]
     kind.__array__ = array
-    if device == "strict":
+    if kind is strict.StrictArray:
         _open_strict(kind)
 
 
@@ -84,7 +89,7 @@ def _from_numpy(array: Any) -> Any:
     """A tensor on the default device; on the strict one it shares the memory, as tests of views expect."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"from_numpy takes a numpy array, got {type(array).__name__}")
-    if distgrad.get_default_device().type != "strict":
+    if backend.get(distgrad.get_default_device()).array_type is not strict.StrictArray:
         return distgrad.tensor(array)
     dtypes.category(array.dtype)
     return base.wrap(strict.StrictArray(array))

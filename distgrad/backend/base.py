@@ -141,6 +141,10 @@ class Backend:
         self.to_host(array, out)
         return Copy()
 
+    def uniform(self, stream: Any, shape: Shape, device: Device | None = None) -> Array:
+        """float32 numbers drawn evenly from [0, 1), which follow from the state of a host's random stream."""
+        return self.from_host(stream.random(shape, dtype="float32"), device)
+
     def address(self, array: Array) -> int:
         """Where the first element lies."""
         raise NotImplementedError(self.name)
@@ -161,7 +165,7 @@ class Backend:
         """Return when everything queued on the device has ended."""
 
 
-_FACTORIES: dict[str, str] = {"cpu": "distgrad.backend.cpu",
+_FACTORIES: dict[str, str] = {"cpu": "distgrad.backend.cpu", "cuda": "distgrad.backend.gpu",
                               "strict": "distgrad.backend.strict"}
 _BY_TYPE: dict[type, Backend] = {}
 _BY_NAME: dict[str, Backend] = {}
