@@ -36,8 +36,8 @@ RANK = HERE.rank or 0 if HERE and TOGETHER else 0
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests marked long, with their big budgets")
-    parser.addoption("--device", default="cpu", help="make tensors there unless a test says otherwise: strict, cuda, or "
-                                                     "standin (a cupy without a GPU)")
+    parser.addoption("--device", default="cpu",
+                     help="make tensors there unless a test says otherwise: strict, cuda, standin (cupy without a GPU)")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -262,7 +262,7 @@ class Communicator(ABC):
 
         with self._collective(op, check, checked=checked):
             source = send.reshape(-1)
-            if np.may_share_memory(send, recv):
+            if arguments.may_share_memory(send, recv):
                 source = source.copy()
             self._allgatherv(source, recv.reshape(-1), counts)
 
