@@ -94,7 +94,8 @@ def _train(device: str, transport: str, **options: Any) -> Callable[[int], list[
     def body(rank: int) -> list[np.ndarray]:
         dg.manual_seed(0)
         module = nn.Sequential(nn.Linear(70, 90), nn.Tanh(), nn.Linear(90, 70), nn.Tanh(), nn.Linear(70, 3))
-        model = DataParallel(module.to(device), transport=transport.replace("wire", "mpi"), bucket_bytes=1 << 14, **options)
+        way = transport.replace("wire", "mpi")
+        model = DataParallel(module.to(device), transport=way, bucket_bytes=1 << 14, **options)
         optimizer = optim.Adam(model.parameters(), lr=1e-2)
         for step in range(4):
             optimizer.zero_grad()
