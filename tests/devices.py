@@ -34,7 +34,7 @@ LEFT_OUT = {
     "autograd/test_numpy_protocol": "numpy's functions take tensors of the host",
     "autograd/test_dlpack": "memory of the host is exchanged",
     "graph/test_guard_and_packing.*(holds?_|hold_|guard_(steps|catches))": "numpy's flag guards memory of the host",
-    "distributed/test_refused_writes.*writing_to_sharded": "only memory of the host can be made read-only",
+    "test_refus.*writing_to_sharded": "only memory of the host can be made read-only",
     "distributed/test_sharded.py.*(writes_are_refused|one_copy)": "memory of a device is not shared and not read-only",
     "distributed/test_sharded_gradients": "gradients on a device are replicated, also under a sharded optimizer",
     "ops/test_attention.*results_lie_as": "where results lie is a matter of the host's compiled kernel",

@@ -65,7 +65,7 @@ def sgd_(p: Any, g: Any, buf: Any, lr: float, momentum: float, dampening: float,
     if not fits(p, g, buf):
         plain("sgd_", p)(p, g, buf, lr, momentum, dampening, weight_decay, nesterov, first, factor)
         return
-    over_lines("lines", "sgd", p.dtype, p.size, p, g, buf, p.size, float(lr), float(momentum), float(dampening),
+    over_lines("lines", "sgd", p.dtype, p.size, p, g, buf, p.size, float(lr), float(momentum), float(1 - dampening),
                float(weight_decay), bool(nesterov), bool(first), float(factor))
 
 
@@ -74,8 +74,9 @@ def adam_(p: Any, g: Any, m: Any, v: Any, vmax: Any, lr: float, beta1: float, be
     if not fits(p, g, m, v, vmax):
         plain("adam_", p)(p, g, m, v, vmax, lr, beta1, beta2, eps, weight_decay, decoupled, step, factor)
         return
-    over_lines("lines", "adam", p.dtype, p.size, p, g, m, v, vmax, p.size, float(lr), float(beta1), float(beta2),
-               float(eps), float(weight_decay), bool(decoupled), float(lr / (1 - beta1 ** step)),
+    kept, decay = (1 - lr * weight_decay, 0.0) if decoupled else (1.0, float(weight_decay))
+    over_lines("lines", "adam", p.dtype, p.size, p, g, m, v, vmax, p.size, float(1 - beta1), float(beta2),
+               float(1 - beta2), float(eps), float(kept), decay, float(lr / (1 - beta1 ** step)),
                math.sqrt(1 - beta2 ** step), float(factor))
 
 

@@ -181,25 +181,26 @@ extern "C" __global__ void squares(const T* x, I size, I grid, double* out) {
 """
 
 LINES = r"""
-extern "C" __global__ void adam(T* p, const T* g, T* m, T* v, T* vmax, I n, T lr, T beta1, T beta2, T eps, T decay,
-                                int decoupled, T size, T root, T factor) {
+// What is left of 1 comes as a number of its own: in float32, 1 - 0.999 is not 0.001. x keeps so much of itself, and d
+// gets so much of x, as decay says.
+extern "C" __global__ void adam(T* p, const T* g, T* m, T* v, T* vmax, I n, T fresh, T beta2, T fresh2, T eps, T kept,
+                                T decay, T size, T root, T factor) {
     EACH(i, n) {
-        T d = g[i] * factor, x = p[i];
-        if (decay != 0) { if (decoupled) x *= 1 - lr * decay; else d += x * decay; }
-        T mm = m[i] + (1 - beta1) * (d - m[i]);
-        T vv = beta2 * v[i] + (1 - beta2) * d * d;
+        T d = g[i] * factor + p[i] * decay, x = p[i] * kept;
+        T mm = m[i] + fresh * (d - m[i]);
+        T vv = beta2 * v[i] + fresh2 * d * d;
         m[i] = mm; v[i] = vv;
         if (vmax) { if (!(vv < vmax[i])) vmax[i] = vv; vv = vmax[i]; }
         p[i] = x - size * (mm / (sqrt(vv) / root + eps));
     }
 }
 
-extern "C" __global__ void sgd(T* p, const T* g, T* buf, I n, T lr, T momentum, T dampening, T decay, int nesterov,
+extern "C" __global__ void sgd(T* p, const T* g, T* buf, I n, T lr, T momentum, T fresh, T decay, int nesterov,
                                int first, T factor) {
     EACH(i, n) {
         T d = g[i] * factor + p[i] * decay;
         if (buf) {
-            T b = first ? d : momentum * buf[i] + (1 - dampening) * d;
+            T b = first ? d : momentum * buf[i] + fresh * d;
             buf[i] = b;
             d = nesterov ? d + momentum * b : b;
         }
