@@ -45,6 +45,7 @@ from ._tensor.creation import (
 from ._tensor.dlpack import from_dlpack
 from .autograd import enable_grad, inference_mode, is_grad_enabled, is_inference_mode_enabled, no_grad, set_grad_enabled
 from .backend import Device as device
+from .backend import get_default_device, set_default_device
 from .backend.dtypes import NAMES as _DTYPES
 from .backend.dtypes import finfo, get_default_dtype, iinfo, set_default_dtype
 from .backend.random import Generator
@@ -54,8 +55,8 @@ from .utils.einops import watch as _watch_einops
 
 __version__ = "0.1.0"
 
-_LAZY = ("autograd", "backend", "checkpoint", "cli", "comm", "data", "distributed", "linalg", "nn", "ops", "optim",
-         "utils")
+_LAZY = ("autograd", "backend", "checkpoint", "cli", "comm", "cuda", "data", "distributed", "linalg", "nn", "ops",
+         "optim", "utils")
 
 globals().update(_DTYPES)
 _watch_einops()
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from numpy import dtype as _dtype
 
     from . import checkpoint as checkpoint
+    from . import cuda as cuda
     from . import data as data
     from . import distributed as distributed
     from . import linalg as linalg
@@ -100,9 +102,10 @@ def is_tensor(obj: Any) -> bool:
 
 __all__ = [
     "Generator", "Tensor", "arange", "as_tensor", "bernoulli", "device", "empty", "empty_like", "enable_grad", "eye",
-    "finfo", "from_dlpack", "from_numpy", "full", "full_like", "get_default_dtype", "get_rng_state", "iinfo",
-    "inference_mode", "initial_seed", "is_grad_enabled", "is_inference_mode_enabled", "is_tensor", "linspace",
-    "logspace", "manual_seed", "multinomial", "no_grad", "normal", "ones", "ones_like", "rand", "rand_like", "randint",
-    "randint_like", "randn", "randn_like", "randperm", "set_default_dtype", "set_grad_enabled", "set_rng_state",
-    "simulate", "tensor", "zeros", "zeros_like", *_DTYPES, *_functions,
+    "finfo", "from_dlpack", "from_numpy", "full", "full_like", "get_default_device", "get_default_dtype",
+    "get_rng_state", "iinfo", "inference_mode", "initial_seed", "is_grad_enabled", "is_inference_mode_enabled",
+    "is_tensor", "linspace", "logspace", "manual_seed", "multinomial", "no_grad", "normal", "ones", "ones_like",
+    "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "set_default_device",
+    "set_default_dtype", "set_grad_enabled", "set_rng_state", "simulate", "tensor", "zeros", "zeros_like", *_DTYPES,
+    *_functions,
 ]

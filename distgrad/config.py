@@ -28,6 +28,8 @@ class Config:
     kernels: 'auto' takes compiled kernels where numba is installed, 'reference' never.
     blas: who multiplies matrices on the host: 'auto', 'numpy' or 'mkl'; see `backend.blas`.
     malloc: 'keep' has freed memory kept for the next step, 'default' leaves the C library's allocator as it is.
+    cuda_mpi: 1 where MPI takes CUDA memory as it is; otherwise it never gets any.
+    tf32: 1 lets products of float32 matrices on a GPU round their inputs to 10 bits of mantissa.
     cache: a folder for compiled kernels; see `cache_folder`.
     """
 
@@ -41,6 +43,8 @@ class Config:
     kernels: str = "auto"
     blas: str = "auto"
     malloc: str = "keep"
+    cuda_mpi: int = 0
+    tf32: int = 0
     cache: str = ""
 
     @classmethod

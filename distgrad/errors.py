@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 
 __all__ = ["AnomalyError", "CheckpointError", "CollectiveMismatchError", "CommError", "DistgradError",
-           "RankFailedError", "WeightsFileError", "current_rank", "rank_prefix"]
+           "OutOfMemoryError", "RankFailedError", "WeightsFileError", "current_rank", "rank_prefix"]
 
 
 class DistgradError(RuntimeError):
@@ -41,6 +41,10 @@ class RankFailedError(CommError):
 
 class CheckpointError(DistgradError, ValueError):
     """A checkpoint that is damaged, foreign, in use by another job, or does not fit what it is loaded into."""
+
+
+class OutOfMemoryError(DistgradError):
+    """A device's memory is full; the message says what fills it. The next, smaller batch may be tried."""
 
 
 class WeightsFileError(DistgradError, ValueError):

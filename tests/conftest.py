@@ -24,6 +24,7 @@ import pytest  # noqa: E402 - after the variables
 import distgrad  # noqa: E402
 from distgrad import config, tracing  # noqa: E402
 from distgrad.errors import CollectiveMismatchError  # noqa: E402
+from tests import devices  # noqa: E402
 
 Thing = TypeVar("Thing")
 
@@ -35,12 +36,16 @@ RANK = HERE.rank or 0 if HERE and TOGETHER else 0
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests marked long, with their big budgets")
+    parser.addoption("--device", default="cpu",
+                     help="make tensors there unless a test says otherwise: strict, cuda, standin (cupy without a GPU)")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     if RANK > 0:
         config.option.xmlpath = None  # rank 0 alone writes the report file
+    if config.getoption("--device") != "cpu":
+        devices.move_to(config.getoption("--device"))
 
 
 @pytest.hookimpl(trylast=True)
@@ -82,6 +87,8 @@ def _outcomes(mine: str) -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--device") != "cpu":
+        devices.leave_out(items)
     absent = {}
     if not config.getoption("--long"):
         absent["long"] = pytest.mark.skip(reason="run by --long only")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Device, device_of, get, of
+from ..backend import Device, DeviceArray, cuda_device, device_of, get, of
 from ..backend.dtypes import NAMES, dtype_of
 from ..backend.random import Generator, default_generator
 from ..graph.base import TensorBase, wrap
@@ -19,6 +19,9 @@ __all__ = ["Conversion"]
 
 
 def _copied(old: Any, source: Any) -> Any:
+    array = source.array if isinstance(source, TensorBase) else source
+    if isinstance(array, DeviceArray) and (place := device_of(old.array)) != device_of(array):
+        source = transfer(source, place)
     return Overwrite.apply(old, shape.expand(source, old.shape))
 
 
@@ -93,7 +96,7 @@ class Conversion:
                 dtype = arg
         result = self
         target = dtype_of(dtype)
-        if device is not None and get(device) is not of(self.array):
+        if device is not None and get(device).place(Device(device)) != device_of(self.array):
             result = transfer(result, device)
         if target is not None and target != result.dtype:
             result = cast(result, target)
@@ -105,8 +108,9 @@ class Conversion:
     def cpu(self) -> Any:
         return self.to("cpu")
 
-    def cuda(self) -> Any:
-        return self.to("cuda")
+    def cuda(self, device: Any = None, non_blocking: bool = False) -> Any:
+        """On a GPU: the current one, or the one that `device` (a number or 'cuda:1') says."""
+        return self.to(cuda_device(device))
 
     def float(self) -> Any:
         return self.to("float32")
@@ -129,7 +133,7 @@ class Conversion:
     # -- writing whole tensors
 
     def copy_(self, source: Any) -> Any:
-        """Take the values of `source`, broadcast and cast."""
+        """Take the values of `source`, broadcast and cast, from whatever device."""
         return in_place("copy_", self, _copied, source)
 
     def fill_(self, value: Any) -> Any:
@@ -145,7 +149,7 @@ class Conversion:
         stream = (generator or default_generator()).numpy
         backend = of(self.array)
         return in_place(name, self, lambda old: wrap(backend.from_host(
-            np.asarray(draw(stream)).astype(old.dtype, copy=False))))
+            np.asarray(draw(stream)).astype(old.dtype, copy=False), device_of(old.array))))
 
     def normal_(self, mean: Any = 0.0, std: Any = 1.0, *, generator: Generator | None = None) -> Any:
         """Fill with normally distributed numbers."""

@@ -41,6 +41,7 @@ class Tensor(Operators, Elementwise, Reducing, Shaping, Conversion, Fresh, Numpy
     """
 
     __slots__ = ("__dict__",)
+    __array_priority__ = 1000  # arrays of other devices leave an operation with a tensor to the tensor
     __hash__ = object.__hash__
 
     def __new__(cls, data: Any = (), *, dtype: Any = None) -> Tensor:
@@ -122,7 +123,7 @@ class Tensor(Operators, Elementwise, Reducing, Shaping, Conversion, Fresh, Numpy
 
     def data_ptr(self) -> int:
         """The address of the first element."""
-        return int(self.array.__array_interface__["data"][0])
+        return of(self.array).address(self.array)
 
     def is_floating_point(self) -> bool:
         return self.array.dtype.kind == "f"

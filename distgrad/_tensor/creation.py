@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Device, get, of
+from ..backend import Device, default_place, device_of, get, of
 from ..backend.dtypes import category, dtype_of, get_default_dtype
 from ..backend.random import Generator, default_generator
 from ..graph.base import INFERENCE_VERSION, TensorBase, make
@@ -28,8 +28,12 @@ __all__ = [
 
 
 def _made(host: np.ndarray, device: Any, requires_grad: bool) -> Tensor:
-    """A leaf over a host array's content on `device`."""
-    array = host if device is None else get(device).from_host(host)
+    """A leaf over a host array's content on `device`; None is the default device."""
+    place = default_place() if device is None else Device(device)
+    return _leaf(host if place is None else get(place).from_host(host, place), requires_grad)
+
+
+def _leaf(array: Any, requires_grad: bool) -> Tensor:
     t: Tensor = make(Tensor, array)
     if state.flags & INFERENCE:
         t.version = INFERENCE_VERSION
@@ -48,11 +52,8 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
         ValueError: nested sequences of unequal length.
     """
     if isinstance(data, TensorBase):
-        source = of(data.array)
-        device = source.device if device is None else device
-        host = source.to_host(data.array)
-        host = host.astype(dtype_of(dtype) or host.dtype, copy=True)
-        return _made(host, device, requires_grad)
+        array = data.to(dtype=dtype, device=device).array  # type: ignore[attr-defined]
+        return _leaf(array.copy() if array is data.array else array, requires_grad)
     return _made(_host_array(data, dtype, copy=True), device, requires_grad)
 
 
@@ -108,7 +109,7 @@ def from_numpy(array: np.ndarray) -> Tensor:
     if not isinstance(array, np.ndarray):
         raise TypeError(f"from_numpy takes a numpy array, got {type(array).__name__}")
     category(array.dtype)
-    return _made(array, None, False)
+    return _leaf(array, False)
 
 
 def _filled(shape: Any, value: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
@@ -116,7 +117,17 @@ def _filled(shape: Any, value: Any, dtype: Any, device: Any, requires_grad: bool
     if found is None:
         found = np.dtype(bool) if isinstance(value, bool) else np.dtype(np.int64) if isinstance(value, int) else \
             get_default_dtype() if isinstance(value, float) else np.result_type(get_default_dtype(), value)
-    return _made(np.full(sizes(shape), value, found), device, requires_grad)
+    return _placed("full", device, requires_grad, sizes(shape), value, found)
+
+
+def _placed(maker: str, device: Any, requires_grad: bool, *args: Any) -> Tensor:
+    """A leaf that a function of the device's array namespace makes."""
+    place = default_place() if device is None else Device(device)
+    if place is None:
+        return _leaf(getattr(np, maker)(*args), requires_grad)
+    backend = get(place)
+    with backend.using(place):
+        return _leaf(getattr(backend.xp, maker)(*args), requires_grad)
 
 
 def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -136,7 +147,7 @@ def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool 
 
 def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Uninitialised memory of the given sizes."""
-    return _made(np.empty(sizes(size), dtype_of(dtype) or get_default_dtype()), device, requires_grad)
+    return _placed("empty", device, requires_grad, sizes(size), dtype_of(dtype) or get_default_dtype())
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -242,9 +253,10 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, d
 
 def normal(mean: Any, std: Any, size: Any = None, *, generator: Generator | None = None) -> Tensor:
     """Normal numbers; mean and std are numbers (with `size`) or tensors."""
+    device = next((device_of(x.array) for x in (mean, std) if isinstance(x, TensorBase)), None)
     mean, std = (_plain(x) if isinstance(x, TensorBase) else x for x in (mean, std))
     host = _stream(generator).normal(mean, std, None if size is None else sizes((size,)))
-    return _made(np.asarray(host).astype(get_default_dtype()), None, False)
+    return _made(np.asarray(host).astype(get_default_dtype()), device, False)
 
 
 def bernoulli(p: TensorBase, *, generator: Generator | None = None) -> Tensor:
@@ -268,14 +280,14 @@ def multinomial(input: TensorBase, num_samples: int, replacement: bool = False, 
         raise RuntimeError(f"multinomial: a row has fewer than {num_samples} entries to draw without replacement")
     stream = _stream(generator)
     drawn = np.stack([stream.choice(rows.shape[1], num_samples, replacement, row / row.sum()) for row in rows])
-    return _made(drawn if host.ndim > 1 else drawn[0], None, False)
+    return _made(drawn if host.ndim > 1 else drawn[0], device_of(input.array), False)
 
 
 # -- like another tensor
 
 def _like(maker: Any, input: TensorBase, dtype: Any, device: Any, requires_grad: bool, *args: Any) -> Tensor:
     found: Tensor = maker(*args, dtype=input.dtype if dtype is None else dtype,
-                          device=Device(of(input.array).device) if device is None else device,
+                          device=device_of(input.array) if device is None else device,
                           requires_grad=requires_grad)
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import device_of, get, of
+from ..backend import Device, device_of, get
 from ..backend.dtypes import dtype_of
 from ..graph.base import wrap
 from ..ops import closeness, select, shape
@@ -20,8 +20,10 @@ class Fresh:
     __slots__ = ()
 
     def _new(self, fill: str, size: tuple[Any, ...], dtype: Any, device: Any, requires_grad: bool, *value: Any) -> Any:
-        backend = of(self.array) if device is None else get(device)
-        made = wrap(getattr(backend.xp, fill)(sizes(size), *value, dtype=dtype_of(dtype) or self.dtype))
+        place = device_of(self.array) if device is None else Device(device)
+        backend = get(place)
+        with backend.using(place):
+            made = wrap(getattr(backend.xp, fill)(sizes(size), *value, dtype=dtype_of(dtype) or self.dtype))
         return made.requires_grad_() if requires_grad else made
 
     def new_zeros(self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Any:

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import DeviceArray
 from ..graph.base import TensorBase
 from ..ops import linalg
 from ..ops import pointwise as P
 from ..ops.inplace import in_place
 
-OPERANDS = (TensorBase, int, float, complex, np.ndarray, np.generic)
+OPERANDS = (TensorBase, int, float, complex, np.ndarray, np.generic, DeviceArray)
 
 __all__ = ["Operators"]
 

@@ -4,6 +4,20 @@
 """
 
 from . import cpu as _cpu  # noqa: F401  registers the host
-from .base import Backend, Device, device_of, get, of, of_type
+from .base import (
+    Backend,
+    Device,
+    DeviceArray,
+    cuda_device,
+    default_place,
+    device_of,
+    get,
+    get_default_device,
+    move,
+    of,
+    of_type,
+    set_default_device,
+)
 
-__all__ = ["Backend", "Device", "device_of", "get", "of", "of_type"]
+__all__ = ["Backend", "Device", "DeviceArray", "cuda_device", "default_place", "device_of", "get", "get_default_device",
+           "move", "of", "of_type", "set_default_device"]

@@ -8,18 +8,21 @@ It refuses to know tensors, graphs and ranks.
 from __future__ import annotations
 
 import importlib
+from abc import ABC
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import ModuleType
 from typing import Any
 
 from .._typing import Array, DType, Shape
 
-__all__ = ["Backend", "Device", "Kernels", "device_of", "get", "of", "of_type", "register"]
+__all__ = ["Backend", "Copy", "Device", "DeviceArray", "Kernels", "cuda_device", "default_place", "device_of", "get",
+           "get_default_device", "move", "of", "of_type", "register", "set_default_device"]
 
 
 class Device:
-    """Where an array lies: a type ('cpu', 'cuda') and, for several of one type, an index."""
+    """Where an array lies: a type ('cpu', 'cuda', 'strict') and, for several of one type, an index."""
 
     __slots__ = ("index", "type")
 
@@ -65,6 +68,22 @@ class Kernels:
         return found
 
 
+class DeviceArray(ABC):  # noqa: B024 - nothing is abstract in it: backends register their arrays
+    """Raw arrays of every backend that is loaded, for isinstance."""
+
+
+class Copy:
+    """A copy that was begun. This one has ended."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return True
+
+    def wait(self) -> None:
+        """Return when it has ended."""
+
+
 class Backend:
     """One kind of device. Subclasses fill in the memory calls and, where faster, kernels."""
 
@@ -90,19 +109,64 @@ class Backend:
         """Uninitialised memory. Every allocation of the layers above passes here."""
         return self.xp.empty(shape, dtype)
 
-    def from_host(self, array: Array) -> Array:
-        """A host array's content on this device; no copy where the device is the host."""
+    def from_host(self, array: Array, device: Device | None = None) -> Array:
+        """A host array's content on this device; no copy where the device is the host.
+
+        Args:
+            device: which one, where there are several; None for the current one.
+        """
         raise NotImplementedError(self.name)
 
-    def to_host(self, array: Array) -> Array:
-        """The content as a numpy array; no copy where the device is the host."""
+    def to_host(self, array: Array, out: Array | None = None) -> Array:
+        """The content as a numpy array; no copy where the device is the host.
+
+        Args:
+            out: the memory of the host that takes it, of the same shape and dtype.
+        """
         raise NotImplementedError(self.name)
 
-    def synchronize(self) -> None:
+    def fill_from_host(self, array: Array, host: Array) -> None:
+        """Write the content of a host array of the same shape into an array of this device."""
+        raise NotImplementedError(self.name)
+
+    def host_memory(self, shape: Shape, dtype: DType) -> Array:
+        """New memory of the host for copies to and from this device: pinned where that makes them faster."""
+        return get("cpu").xp.empty(shape, dtype)
+
+    def pin(self, host: Array) -> None:
+        """Make copies to and from existing memory of the host fast, where that can be done."""
+
+    def start_to_host(self, array: Array, out: Array) -> Copy:
+        """Begin to copy into memory of the host; what is queued on the device before is in the copy."""
+        self.to_host(array, out)
+        return Copy()
+
+    def uniform(self, stream: Any, shape: Shape, device: Device | None = None) -> Array:
+        """float32 numbers drawn evenly from [0, 1), which follow from the state of a host's random stream."""
+        return self.from_host(stream.random(shape, dtype="float32"), device)
+
+    def address(self, array: Array) -> int:
+        """Where the first element lies."""
+        raise NotImplementedError(self.name)
+
+    def device_of(self, array: Array) -> Device:
+        """Which device of this kind an array lies on."""
+        return self.device
+
+    def place(self, device: Device) -> Device:
+        """A device of this kind, with its index where there are several; RuntimeError when it is not there."""
+        return self.device
+
+    def using(self, device: Device) -> AbstractContextManager[Any]:
+        """A context in which new arrays lie on this device."""
+        return nullcontext()
+
+    def synchronize(self, device: Device | None = None) -> None:
         """Return when everything queued on the device has ended."""
 
 
-_FACTORIES: dict[str, str] = {"cpu": "distgrad.backend.cpu"}
+_FACTORIES: dict[str, str] = {"cpu": "distgrad.backend.cpu", "cuda": "distgrad.backend.gpu",
+                              "strict": "distgrad.backend.strict"}
 _BY_TYPE: dict[type, Backend] = {}
 _BY_NAME: dict[str, Backend] = {}
 
@@ -111,6 +175,7 @@ def register(backend: Backend) -> Backend:
     """Make a backend known under its name and its array type."""
     _BY_NAME[backend.name] = backend
     _BY_TYPE[backend.array_type] = backend
+    DeviceArray.register(backend.array_type)
     return backend
 
 
@@ -144,4 +209,52 @@ def get(device: Device | str) -> Backend:
 
 def device_of(array: Array) -> Device:
     """The device on which a raw array lies."""
-    return of(array).device
+    return of(array).device_of(array)
+
+
+def move(array: Array, device: Device | str) -> Array:
+    """The content of a raw array on `device`, by way of the host; the array itself where it is there already."""
+    source, target = of(array), get(device)
+    place = target.place(Device(device))
+    if source.device_of(array) == place:
+        return array
+    return target.from_host(source.to_host(array), place)
+
+
+def cuda_device(device: Any = None) -> Device:
+    """A GPU from what people give for one: nothing, a number, 'cuda', 'cuda:1' or a Device.
+
+    Raises:
+        RuntimeError: a device of another kind.
+    """
+    found = Device("cuda", device) if device is None or isinstance(device, int) else Device(device)
+    if found.type != "cuda":
+        raise RuntimeError(f"{found} is no CUDA device; name one by its number or as 'cuda:0'")
+    return found
+
+
+_default: Device | None = None  # None is the host, without a look at it
+
+
+def default_place() -> Device | None:
+    """Where tensors are made when nothing is said; None for the host."""
+    return _default
+
+
+def get_default_device() -> Device:
+    """The device on which tensors are made when nothing is said."""
+    return Device("cpu") if _default is None else _default
+
+
+def set_default_device(device: Device | str | None) -> None:
+    """Make tensors on `device` from now on, in all threads, where nothing else is said; None is the host.
+
+    It is asked by functions that make tensors (`tensor`, `zeros`, `randn`, ...) and by layers; `from_numpy`, which
+    shares memory, and `*_like` stay where they are.
+
+    Raises:
+        RuntimeError: the device is unknown, or not there.
+    """
+    global _default
+    found = None if device is None else get(device).place(Device(device))
+    _default = None if found is None or found.type == "cpu" else found

@@ -35,11 +35,20 @@ class CPU(Backend):
     def override(self, name: str) -> Callable[..., Any] | None:
         return blas.find(name) or fused.find(name)
 
-    def from_host(self, array: Any) -> np.ndarray:
+    def from_host(self, array: Any, device: Device | None = None) -> np.ndarray:
         return np.asarray(array)
 
-    def to_host(self, array: np.ndarray) -> np.ndarray:
-        return array
+    def to_host(self, array: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        if out is None:
+            return array
+        out[...] = array
+        return out
+
+    def fill_from_host(self, array: np.ndarray, host: np.ndarray) -> None:
+        array[...] = host
+
+    def address(self, array: np.ndarray) -> int:
+        return int(array.__array_interface__["data"][0])
 
 
 malloc.keep()  # before the first array

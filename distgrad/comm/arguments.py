@@ -12,8 +12,12 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["RESERVED_TAG", "broadcast", "check_color", "check_rank", "concatenation", "exchange", "message",
-           "reduction", "scattered_sum", "sum_dtype"]
+from ..backend import DeviceArray, of
+
+__all__ = ["RESERVED_TAG", "broadcast", "check_color", "check_rank", "concatenation", "exchange", "may_share_memory",
+           "message", "reduction", "scattered_sum", "sum_dtype"]
+
+_ARRAYS: Any = (np.ndarray, DeviceArray)  # a device's come here only where MPI takes them; see staging
 
 # The largest tag that every MPI allows; transports use it for messages of their own.
 RESERVED_TAG = 32767
@@ -112,7 +116,7 @@ def sum_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def _buffer(role: str, array: Any) -> None:
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, _ARRAYS):
         raise TypeError(f"{role} must be a numpy array, got {type(array).__name__}")
     if array.dtype.hasobject:
         raise TypeError(f"{role} has dtype {array.dtype}: Python objects cannot be exchanged")
@@ -123,7 +127,7 @@ def _buffer(role: str, array: Any) -> None:
 
 def _target(role: str, array: Any) -> None:
     _buffer(role, array)
-    if not array.flags.writeable:
+    if not getattr(array.flags, "writeable", True):
         raise ValueError(f"{role} is read-only, but results are written to it")
 
 
@@ -132,8 +136,15 @@ def _same_dtype(send: Any, recv: Any) -> None:
         raise TypeError(f"send has dtype {send.dtype} and recv {recv.dtype}: they must be equal")
 
 
+def may_share_memory(a: Any, b: Any) -> bool:
+    """Whether two buffers of one kind may overlap; of two kinds they do not."""
+    if isinstance(a, np.ndarray) or type(a) is not type(b):
+        return isinstance(b, np.ndarray) and np.may_share_memory(a, b)
+    return bool(of(a).xp.may_share_memory(a, b))
+
+
 def _apart(send: Any, recv: Any) -> None:
-    if np.may_share_memory(send, recv):
+    if may_share_memory(send, recv):
         raise ValueError("send and recv share memory: this collective needs separate buffers")
 
 

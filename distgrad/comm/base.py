@@ -20,6 +20,7 @@ from ..tracing import instant, listeners
 from . import agreement, arguments
 from .agreement import Header
 from .reduction import GRID, slice_counts, sum_in_order
+from .staging import takes_device_memory
 
 __all__ = ["Communicator"]
 
@@ -46,11 +47,13 @@ class Communicator(ABC):
         order, current: the number of the last collective, and the description of the one under way.
         ranks_are_processes: whether a rank that raises or hangs has to end the whole job.
         checks_always: whether `checked=False` is ignored.
+        takes_cuda: whether its transport can be given CUDA memory where DISTGRAD_CUDA_MPI=1.
         patient: whether its thread sleeps while it waits, because another one computes on the same core.
     """
 
     ranks_are_processes = False
     checks_always = False
+    takes_cuda = False
     patient = False
     machine = b""
 
@@ -152,6 +155,7 @@ class Communicator(ABC):
         with self._collective("broadcast_bytes", check, payload=payload) as payloads:
             return payloads[root]
 
+    @takes_device_memory("recv", read=("send",))
     def allreduce(self, send: Any, recv: Any, *, mean: bool = False, checked: bool = True) -> None:
         """Write the sum of `send` over all ranks to `recv`, with the same bits on every rank.
 
@@ -167,6 +171,7 @@ class Communicator(ABC):
                 chunk = slice(begin, begin + _CHUNK)
                 self._sum_chunk(source[chunk], target[chunk], mean)
 
+    @takes_device_memory("recv", read=("send",))
     def reduce_scatter(self, send: Any, recv: Any, counts: Sequence[int], *, mean: bool = False,
                        checked: bool = True) -> None:
         """Sum `send` over the ranks as `allreduce` does; rank r keeps the r-th part, `counts[r]` long."""
@@ -190,6 +195,7 @@ class Communicator(ABC):
         """Write every rank's `send` to `recv` one after the other; rank r gives `counts[r]` elements."""
         self._concatenate("allgatherv", send, recv, counts, checked)
 
+    @takes_device_memory("recv", read=("send",), moves=True)
     def alltoallv(self, send: Any, sendcounts: Sequence[int], recv: Any, recvcounts: Sequence[int], *,
                   checked: bool = True) -> None:
         """Give each rank its part of `send` and write the parts received to `recv` in rank order.
@@ -209,6 +215,7 @@ class Communicator(ABC):
             largest = agreement.compare_counts(self._where(), payloads) if payloads else max(send.size, recv.size)
             self._alltoallv(send.reshape(-1), sendcounts, recv.reshape(-1), recvcounts, largest)
 
+    @takes_device_memory("buffer", moves=True)
     def broadcast(self, buffer: Any, root: int = 0, *, checked: bool = True) -> None:
         """Overwrite `buffer` with that of rank `root`."""
 
@@ -219,12 +226,14 @@ class Communicator(ABC):
             if self.size > 1 and buffer.size:
                 self._broadcast(buffer.reshape(-1), root)
 
+    @takes_device_memory(read=("buffer",), moves=True)
     def send(self, buffer: Any, dest: int, tag: int = 0) -> None:
         """Send `buffer` to rank `dest`, which must `recv` it. May wait until it does."""
         self._require_open("send")
         arguments.message("dest", buffer, dest, tag, self.rank, self.size)
         self._send(buffer.reshape(-1), dest, tag)
 
+    @takes_device_memory("buffer", moves=True)
     def recv(self, buffer: Any, source: int, tag: int = 0) -> None:
         """Wait for a message of rank `source` that fits `buffer` exactly, and write it there."""
         self._require_open("recv")
@@ -246,13 +255,14 @@ class Communicator(ABC):
         sum_in_order(parts.reshape(size, mine), recv[begin:begin + mine], mean)
         self._allgatherv(None, recv, counts)
 
+    @takes_device_memory("recv", read=("send",), moves=True)
     def _concatenate(self, op: str, send: Any, recv: Any, counts: Sequence[int], checked: bool) -> None:
         def check() -> str:
             return arguments.concatenation(send, recv, counts, self.rank, self.size)
 
         with self._collective(op, check, checked=checked):
             source = send.reshape(-1)
-            if np.may_share_memory(send, recv):
+            if arguments.may_share_memory(send, recv):
                 source = source.copy()
             self._allgatherv(source, recv.reshape(-1), counts)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from .._tensor.creation import full_like
 from .._typing import Array
-from ..backend import of
+from ..backend import device_of, of
 from ..comm import nodes
 from ..comm.shared import NodeMemory, node_memory
 from ..config import config
@@ -28,6 +28,7 @@ from .bucket import Hook
 from .control import Flag, NodeControl, WireControl, message_room
 from .exchange import NodeExchange
 from .reducer import Reducer
+from .staged import staged, standing_in, twin_of
 from .stopping import this_process_was_asked
 from .transport import choose
 from .turns import name_of
@@ -85,8 +86,8 @@ class DataParallel:
         if bucket_bytes is not None and bucket_bytes <= 0:
             raise ValueError(f"bucket_bytes is positive, got {bucket_bytes}")
         communicator = as_communicator(comm)
-        usual = 4 << 20 if len(nodes(communicator)) == 1 else 1 << 20  # collective, so whatever a rank was told
-        bucket_bytes = bucket_bytes or config.bucket_bytes or usual
+        one_node = len(nodes(communicator)) == 1  # collective: asked on every rank, whatever its options
+        bucket_bytes = bucket_bytes or config.bucket_bytes or (4 << 20 if one_node else 1 << 20)
         named = [(name, p) for name, p in module.named_parameters() if p.dtype.kind in "fc"]
         for name, p in named:
             if p.placement is not None:
@@ -107,15 +108,21 @@ class DataParallel:
         layouts = [plan([(name, p.array) for name, p in members], bucket_bytes) for members in kinds]
         chosen = choose(transport, hook, communicator, layouts)
         self.transport = chosen.name
-        self._groups = [_place(members, layout, flat, label)
-                        for members, layout, flat in zip(kinds, layouts, chosen.flats.mine, strict=True)]
+        self._groups: list[Group] = []
+        self._twins: dict[Group, Group] = {}  # in host memory, of groups on a device
+        for members, layout, host in zip(kinds, layouts, chosen.flats.mine, strict=True):
+            flat, twin = twin_of(layout, members[0][1].array, host, label)
+            self._groups.append(_place(members, layout, flat, label))
+            if twin is not None:
+                self._twins[self._groups[-1]] = twin
         self._reducer: Reducer | None = None
         if communicator.size > 1 or hook is not None:
             own = communicator.dup()
             control = NodeControl(chosen.ground, len(named)) if isinstance(chosen.ground, NodeMemory) \
                 else WireControl(own)
-            self._reducer = Reducer(self._groups, own, chosen.exchange(self._groups), control, overlap=overlap,
-                                    nonfinite=nonfinite, label=label)
+            exchange = staged(chosen.exchange(standing_in(self._groups, self._twins)), self._twins)
+            self._reducer = Reducer(self._groups, own, exchange, control, overlap=overlap, nonfinite=nonfinite,
+                                    label=label)
             _connect(self._reducer)
         elif nonfinite != "propagate":
             self._ensure_reducer()
@@ -228,9 +235,9 @@ class DataParallel:
             count = sum(len(group.placements) for group in self._groups)
             memory = node_memory(self.comm, message_room(count))
             assert isinstance(memory, NodeMemory)
-            flats = [[group.flat] for group in self._groups]
-            partials = [[of(group.flat).xp.zeros(group.layout.size // GRID)] for group in self._groups]
-            exchange = NodeExchange(self._groups, memory, flats, partials)
+            groups = standing_in(self._groups, self._twins)
+            partials = [[of(group.flat).xp.zeros(group.layout.size // GRID)] for group in groups]
+            exchange = staged(NodeExchange(groups, memory, [[group.flat] for group in groups], partials), self._twins)
             self._reducer = Reducer(self._groups, self.comm.dup(), exchange, NodeControl(memory, count), overlap=False,
                                     nonfinite=self._nonfinite, label=self._groups[0].label)
             _connect(self._reducer)
@@ -293,7 +300,7 @@ def _by_kind(named: list[tuple[str, Any]]) -> list[list[tuple[str, Any]]]:
     """Parameters of one (dtype, device) together: a flat group for each."""
     kinds: dict[Any, list[tuple[str, Any]]] = {}
     for name, p in named:
-        kinds.setdefault((p.dtype, str(of(p.array).device)), []).append((name, p))
+        kinds.setdefault((p.dtype, device_of(p.array)), []).append((name, p))
     return list(kinds.values())
 
 

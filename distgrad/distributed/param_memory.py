@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import of
+from .._typing import Array
+from ..backend import device_of, of
 from ..comm import Communicator, SelfCommunicator, nodes
 from ..comm.lanes import Lanes, open_lanes
 from ..comm.shared import NodeMemory, node_memory
+from ..comm.staging import on_host
 from ..errors import rank_prefix
-from ..flat import Group
+from ..flat import Group, Layout
 
 __all__ = ["ParamMemory"]
 
@@ -27,24 +29,23 @@ class ParamMemory:
         flat: the parameters, writable; each rank writes what it owns.
     """
 
+    flat: Array
+
     def __init__(self, group: Group) -> None:
         self.group = group
         self.comm = _communicator(group)
         self.rank, self.size = self.comm.rank, self.comm.size
         layout = group.layout
-        places = nodes(self.comm)
-        here = next(ranks for ranks in places if self.rank in ranks)
-        first = self.rank == here[0]
-        nbytes = layout.size * layout.dtype.itemsize if first else 0  # one copy, brought in by the node's first rank
-        found = node_memory(self.comm, nbytes) if len(places) == 1 else open_lanes(self.comm, nbytes)
-        self._lanes = found if isinstance(found, Lanes) else None
-        self._shared: NodeMemory | None = found if isinstance(found, NodeMemory) else None
-        if self._lanes is not None:
-            self._shared = self._lanes.memory
+        self._lanes: Lanes | None = None
+        self._shared: NodeMemory | None = None
+        first = False
+        if on_host(group.flat):
+            first = self._share(layout)
         if self._shared is not None:
             self.flat = self._shared.blocks[0].view(layout.dtype)
         else:
-            self.flat = of(group.flat).xp.zeros(layout.size, layout.dtype)
+            with of(group.flat).using(device_of(group.flat)):
+                self.flat = of(group.flat).xp.zeros(layout.size, layout.dtype)
         self._published = 0
         if first or self._shared is None:
             for placement in group.placements:
@@ -52,12 +53,26 @@ class ParamMemory:
         self._barrier()
         self._rebind(self.flat, read_only=True)
 
+    def _share(self, layout: Layout) -> bool:
+        """Find memory that ranks share, if there can be any; whether this rank is the first of its node. Collective."""
+        places = nodes(self.comm)
+        here = next(ranks for ranks in places if self.rank in ranks)
+        first = self.rank == here[0]
+        nbytes = layout.size * layout.dtype.itemsize if first else 0  # one copy, brought in by the node's first rank
+        found = node_memory(self.comm, nbytes) if len(places) == 1 else open_lanes(self.comm, nbytes)
+        if isinstance(found, Lanes):
+            self._lanes, self._shared = found, found.memory
+        elif isinstance(found, NodeMemory):
+            self._shared = found
+        return first
+
     def _rebind(self, flat: Any, *, read_only: bool) -> None:
         reason = (f"{rank_prefix()}the parameters of {self.group.label} are shared by the ranks and written by a "
                   "ZeroRedundancyOptimizer; write to them inside `with optimizer.writable():`") if read_only else None
         for placement in self.group.placements:
             view = placement.slot.view(flat)
-            view.flags.writeable = not read_only
+            if on_host(view):
+                view.flags.writeable = not read_only
             placement.leaf.array = view
             placement.read_only = reason
 

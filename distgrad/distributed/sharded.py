@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..backend import of
+from ..backend import get, of
 from ..errors import rank_prefix
 from ..flat import Group, Slot, State
 from ..graph.base import wrap
@@ -163,7 +163,7 @@ class ZeroRedundancyOptimizer:
                     continue
                 state = gathered[placement.leaf]
                 if self._optimizer.counted:
-                    state["step"] = self._count(part, part.steps[position])
+                    state["step"] = self._count(part.steps[position])
                 for name in self._optimizer.arrays_of(self._options[placement.leaf]):
                     state[name] = wrap(placement.slot.view(flats[name]).copy())
         return self._packed(gathered)
@@ -182,7 +182,7 @@ class ZeroRedundancyOptimizer:
                     continue
                 state, slot = shards[placement.leaf], placement.slot
                 if self._optimizer.counted:
-                    state["step"] = self._count(part, steps)
+                    state["step"] = self._count(steps)
                 for name in self._optimizer.arrays_of(self._options[placement.leaf]):
                     key = f"{number}.{name}"
                     mine[key] = part.array(name)
@@ -190,8 +190,8 @@ class ZeroRedundancyOptimizer:
         return self._packed(shards), mine
 
     @staticmethod
-    def _count(part: Share, steps: int) -> Any:
-        return wrap(of(part.group.flat).xp.asarray(float(steps), dtype="float32"))
+    def _count(steps: int) -> Any:
+        return wrap(get("cpu").xp.asarray(float(steps), dtype="float32"))
 
     def _packed(self, state: defaultdict[Any, dict[str, Any]]) -> dict[str, Any]:
         """The ordinary optimizer's `state_dict()`, had it this state."""

@@ -59,5 +59,5 @@ def broadcast_tensors(tensors: Sequence[Any], comm: Communicator, root: int = 0)
         host = backend.to_host(buffer)
         comm.broadcast(host, root)
         if comm.rank != root:
-            t.array[...] = backend.from_host(host).reshape(t.array.shape)
+            backend.fill_from_host(t.array, host.reshape(t.array.shape))
             t.bump()

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from ..backend import of
+from ..backend import device_of, of
 from .base import TensorBase, edge_of, from_raw
 from .engine import run_backward
 from .hooks import retain
@@ -156,6 +156,6 @@ def _first_gradient(t: Any, g: Any, create_graph: bool) -> Any:
         raise RuntimeError(f"the gradient has shape {tuple(g.shape)}, its tensor has shape {tuple(t.shape)}")
     if (g.dtype.kind == "c") != (t.dtype.kind == "c"):
         raise RuntimeError(f"the gradient has dtype {g.dtype}, its tensor has dtype {t.dtype}: one is complex")
-    if of(g.array) is not of(t.array):
-        raise RuntimeError(f"the gradient is on {of(g.array).device}, its tensor on {of(t.array).device}")
+    if device_of(g.array) != device_of(t.array):
+        raise RuntimeError(f"the gradient is on {device_of(g.array)}, its tensor on {device_of(t.array)}")
     return g if create_graph else g.array

@@ -15,6 +15,7 @@ from .base import INFERENCE_VERSION, TensorBase, wrap
 from .extras import record_extras
 from .modes import DUAL, EXTRAS, GRAD, INFERENCE, state
 from .node import Node, Port
+from .places import refuse_mixed
 from .saved import resolve
 from .views import mark_views
 
@@ -91,7 +92,11 @@ class Function:
         if flags & DUAL:
             return dual.apply(cls.apply, inputs, constants)
         if not live or flags & (GRAD | INFERENCE) != GRAD:
-            out = cls.forward(Scratch(), *arrays, **constants)
+            try:
+                out = cls.forward(Scratch(), *arrays, **constants)
+            except TypeError:
+                refuse_mixed(cls.name, inputs)
+                raise
             made = tuple(wrap(_array(y)) for y in out) if out.__class__ is tuple else wrap(_array(out))
             if cls.view:
                 mark_views(made, cls, inputs, constants)
@@ -99,7 +104,11 @@ class Function:
                 finish_inference(made)
             return made
         node = Node(cls, tuple(edges))
-        out = cls.forward(node, *arrays, **constants)
+        try:
+            out = cls.forward(node, *arrays, **constants)
+        except TypeError:
+            refuse_mixed(cls.name, inputs)
+            raise
         if out.__class__ is tuple:
             made = _finish_many(node, out)
         else:

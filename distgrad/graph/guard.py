@@ -47,8 +47,8 @@ class Guard:
 def hold(node: Any) -> None:
     """Guard what a new node saved. Arrays that were read-only before are left alone."""
     arrays = [value.array if isinstance(value, TensorBase) else value for value in node.values]
-    node.guard = Guard([a for a in arrays if hasattr(a, "flags") and hasattr(a, "base") and
-                        (a.flags.writeable or id(a) in _held)])
+    node.guard = Guard([a for a in arrays if hasattr(a, "base") and hasattr(getattr(a, "flags", None), "writeable") and
+                        (a.flags.writeable or id(a) in _held)])  # other devices' memory cannot be made read-only
 
 
 @contextmanager

@@ -36,8 +36,9 @@ def check_in_place(t: Any, name: str, live: bool) -> None:
         RuntimeError: a leaf that requires grad or a view of one, one output of several, a view made
             under no_grad, or an inference tensor outside inference mode.
     """
-    if t.placement is not None and t.placement.read_only is not None:
-        raise RuntimeError(f"{name}: {t.placement.read_only}")
+    placement = t.placement if t._view is None else t._view.base.placement  # not all memory can be made read-only
+    if placement is not None and placement.read_only is not None:
+        raise RuntimeError(f"{name}: {placement.read_only}")
     flags = state.flags
     if t.version is INFERENCE_VERSION and not flags & INFERENCE:
         raise RuntimeError(f"{name}: an inference tensor of shape {t.shape} cannot be changed in place outside "

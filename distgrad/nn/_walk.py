@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .._tensor.gradients import clear_grad
-from ..backend import Device
-from ..backend.dtypes import dtype_of
+from ..backend import Device, cuda_device
+from ..backend.dtypes import NAMES, dtype_of
 from ..graph.base import TensorBase
 from ..graph.modes import no_grad
 
@@ -172,7 +172,7 @@ class Walked:
         for arg in args:
             if isinstance(arg, TensorBase):
                 device, dtype = arg.device, arg.dtype
-            elif isinstance(arg, Device) or (isinstance(arg, str) and arg.partition(":")[0] in ("cpu", "cuda")):
+            elif isinstance(arg, Device) or (isinstance(arg, str) and arg not in NAMES):
                 device = arg
             elif arg is not None and not isinstance(arg, bool):
                 dtype = arg
@@ -201,9 +201,9 @@ class Walked:
         """Everything in host memory."""
         return self.to(device="cpu")
 
-    def cuda(self, device: int | None = None) -> Any:
-        """Everything on a GPU, the current one unless `device` numbers another."""
-        return self.to(device="cuda" if device is None else f"cuda:{device}")
+    def cuda(self, device: Any = None) -> Any:
+        """Everything on a GPU: the current one, or the one that `device` (a number or 'cuda:1') says."""
+        return self.to(device=cuda_device(device))
 
 
 def _replace_memory(parameter: Any, change: Callable[[Any], Any]) -> None:

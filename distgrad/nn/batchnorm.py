@@ -59,7 +59,7 @@ class _BatchNorm(_Affine):
             self.num_batches_tracked.array[...] += 1
             self.num_batches_tracked.bump()
             if momentum is None:
-                momentum = 1 / int(self.num_batches_tracked.array)
+                momentum = 1 / self.num_batches_tracked.array.item()
         own = self.training or not tracked
         moving = not self.training or self.track_running_stats
         return batch_norm(input, self.running_mean if moving else None, self.running_var if moving else None,

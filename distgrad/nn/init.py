@@ -55,7 +55,7 @@ def trunc_normal_(tensor: Any, mean: float = 0.0, std: float = 1.0, a: float = -
     host = get("cpu")
     drawn = (generator or default_generator()).numpy.uniform(2 * low - 1, 2 * high - 1, tensor.shape)
     values = host.xp.clip(host.special.erfinv(drawn) * (std * math.sqrt(2)) + mean, a, b)
-    return _write(tensor, of(tensor.array).from_host(values))
+    return _write(tensor, _there(tensor, values))
 
 
 def constant_(tensor: Any, val: float) -> Any:
@@ -155,11 +155,11 @@ def orthogonal_(tensor: Any, gain: float = 1, generator: Generator | None = None
         return tensor
     rows = tensor.shape[0]
     columns = tensor.numel() // rows
-    backend = of(tensor.array)
-    drawn = backend.from_host(randn(rows, columns, generator=generator, dtype="float64").array)
-    q, r = backend.xp.linalg.qr(drawn.T if rows < columns else drawn)
-    q = q * backend.xp.sign(backend.xp.diagonal(r))  # a unique decomposition, so that q is evenly distributed
-    return _write(tensor, gain * (q.T if rows < columns else q).reshape(tensor.shape))
+    xp = get("cpu").xp  # on the host, so that a seed means the same on every device
+    drawn = randn(rows, columns, generator=generator, dtype="float64", device="cpu").array
+    q, r = xp.linalg.qr(drawn.T if rows < columns else drawn)
+    q = q * xp.sign(xp.diagonal(r))  # a unique decomposition, so that q is evenly distributed
+    return _write(tensor, _there(tensor, gain * (q.T if rows < columns else q).reshape(tensor.shape)))
 
 
 def sparse_(tensor: Any, sparsity: float, std: float = 0.01, generator: Generator | None = None) -> Any:
@@ -173,9 +173,16 @@ def sparse_(tensor: Any, sparsity: float, std: float = 0.01, generator: Generato
     normal_(tensor, 0.0, std, generator)
     rows, columns = tensor.shape
     stream = (generator or default_generator()).numpy
+    kept = get("cpu").xp.ones((rows, columns), "bool")
     for column in range(columns):
-        tensor.array[stream.permutation(rows)[:math.ceil(sparsity * rows)], column] = 0
-    return tensor
+        kept[stream.permutation(rows)[:math.ceil(sparsity * rows)], column] = False
+    return _write(tensor, of(tensor.array).xp.where(_there(tensor, kept), tensor.array, 0))
+
+
+def _there(tensor: Any, host: Any) -> Any:
+    """A host array's content where the tensor is."""
+    backend = of(tensor.array)
+    return backend.from_host(host, backend.device_of(tensor.array))
 
 
 def _write(tensor: Any, values: Any) -> Any:

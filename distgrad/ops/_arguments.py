@@ -11,18 +11,28 @@ from operator import index as as_index
 from typing import Any
 
 from .._typing import Dims, Shape
-from ..backend import of
+from ..backend import get, of
 from ..graph.base import INFERENCE_VERSION, TensorBase, wrap
 from ..graph.modes import INFERENCE, state
 from ._promote import result_type
 from .cast import cast
 
-__all__ = ["dims_of", "number_of", "one_dim", "plain", "raw", "same_dtype", "size_tuple", "take_dims"]
+__all__ = ["beside", "dims_of", "number_of", "one_dim", "plain", "raw", "same_dtype", "size_tuple", "take_dims"]
 
 
 def raw(x: Any) -> Any:
     """The raw array of a tensor; anything else as it is."""
     return x.array if isinstance(x, TensorBase) else x
+
+
+def beside(x: Any, indices: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Indices where x is: those in host memory are copied there, as in torch."""
+    array = raw(x)
+    if all(raw(index).__class__ is array.__class__ for index in indices):
+        return indices
+    backend, host = of(array), get("cpu")
+    place = backend.device_of(array)
+    return tuple([backend.from_host(raw(index), place) if of(raw(index)) is host else index for index in indices])
 
 
 def plain(like: Any, out: Any) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..backend import of
+from ..backend import DeviceArray, device_of, of
 from ..graph import dual
 from ..graph.base import INFERENCE_VERSION, TensorBase, wrap, zeros_as
 from ..graph.extras import record_extras
@@ -328,12 +328,14 @@ def _as_operand(name: str, tensor: Any, other: Any) -> Any:
         return other.item()
     if isinstance(other, backend.array_type):
         return wrap(other)
+    if isinstance(other, DeviceArray):
+        raise device_error(name, tensor.array, other)
     raise TypeError(f"{name}: a tensor and {type(other).__name__} do not go together")
 
 
 def device_error(name: str, x: Any, y: Any) -> RuntimeError:
     """Operands on two devices."""
-    return RuntimeError(f"{name}: one operand is on {of(x).device}, the other on {of(y).device}; "
+    return RuntimeError(f"{name}: one operand is on {device_of(x)}, the other on {device_of(y)}; "
                         "bring them to one device with .to()")
 
 

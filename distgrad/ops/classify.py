@@ -50,7 +50,7 @@ class _Picked(Function):
             rows = neg(reduce.sum(where(coefficients != 0, logarithms(x, dim), 0.0) * coefficients, dim))
             if ctx.reduction == "none":
                 return rows
-            return reduce.sum(rows) / (float(r.sum()) if ctx.reduction == "mean" else 1.0)
+            return reduce.sum(rows) / (r.sum().item() if ctx.reduction == "mean" else 1.0)
 
         return composite_vjp(formula, (x,), g)
 
@@ -104,7 +104,7 @@ class NLLLoss(_Picked):
                 safe, r, ctx.target, classes, None, ctx.ignore_index, 0.0), shape)
             if ctx.reduction == "none":
                 g = reshape(g, (shape[0], 1, *shape[2:]) if len(shape) > 1 else (1,))
-            return g * (-coefficients / (float(r.sum()) if ctx.reduction == "mean" else 1.0))
+            return g * (-coefficients / (r.sum().item() if ctx.reduction == "mean" else 1.0))
         gx = backend.kernels.nll_loss_backward(g.reshape(-1) if ctx.reduction == "none" else g, safe, r, classes,
                                                ctx.reduction)
         return _like_input(backend.xp, gx, shape)

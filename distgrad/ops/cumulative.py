@@ -76,7 +76,7 @@ class LogCumSumExp(Function):
 
     def forward(ctx: Any, x: Any, dim: int) -> Any:
         ctx.dim = dim
-        out = of(x).xp.logaddexp.accumulate(x, axis=dim)
+        out = of(x).kernels.logcumsumexp(x, dim)
         ctx.save(x, out)
         return out
 

@@ -47,14 +47,16 @@ def _checked(name: str, x: Any, p: float) -> None:
 
 def _dropped(x: Any, p: float, shape: tuple[int, ...]) -> Any:
     array = x.array if isinstance(x, TensorBase) else x
-    noise = default_generator().numpy.random(shape, dtype="float32")
-    return Dropout.apply(x, noise=of(array).from_host(noise), p=p)
+    backend = of(array)
+    noise = backend.uniform(default_generator().numpy, shape, backend.device_of(array))
+    return Dropout.apply(x, noise=noise, p=p)
 
 
 def dropout(input: Any, p: float = 0.5, training: bool = True) -> Any:
     """Each element 0 with probability p, else divided by 1 - p; the input itself when not training.
 
-    The numbers come from the host's stream (`manual_seed`), so that a seed means the same everywhere.
+    The numbers follow from the context's stream (`manual_seed`). A GPU makes its own of a key that it draws there, so
+    that nothing has to be copied; elsewhere a seed means the same on every device.
 
     Raises:
         ValueError: p is outside [0, 1].

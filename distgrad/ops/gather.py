@@ -120,8 +120,8 @@ def integers(name: str, index: Any, kind: type[Exception] = RuntimeError) -> Any
 def check_range(name: str, index: Any, size: int, low: int = 0, kind: type[Exception] = IndexError) -> None:
     """Raise `kind` unless every index of a raw array is in [low, size)."""
     if not of(index).kernels.in_range(index, low, size):
-        raise kind(f"{name}: indices from {int(index.min())} to {int(index.max())} do not fit a dimension of size "
-                   f"{size}")
+        raise kind(f"{name}: indices from {index.min().item()} to {index.max().item()} do not fit a dimension of "
+                   f"size {size}")
 
 
 def _checked(name: str, x: Any, dim: int, index: Any) -> tuple[Any, Any, int]:
@@ -242,7 +242,7 @@ def masked_scatter(x: Any, mask: Any, source: Any) -> Any:
         RuntimeError: source has fewer elements than the mask has True.
     """
     x, mask = broadcast_tensors(x, mask)
-    count = int(raw(mask).sum())
+    count = raw(mask).sum().item()
     flat = flatten(source)
     if flat.shape[0] < count:
         raise RuntimeError(f"masked_scatter: the mask needs {count} elements, source has {flat.shape[0]}")
@@ -276,7 +276,8 @@ def one_hot(x: Any, num_classes: int = -1) -> Any:
     xp = of(array).xp
     if not array.size and num_classes <= 0:
         raise RuntimeError("one_hot: give num_classes for an empty tensor")
-    classes = int(array.max()) + 1 if num_classes == -1 else num_classes
-    if array.size and (int(array.min()) < 0 or int(array.max()) >= classes):
-        raise RuntimeError(f"one_hot: classes from {int(array.min())} to {int(array.max())} do not fit {classes}")
+    low, high = (array.min().item(), array.max().item()) if array.size else (0, -1)
+    classes = high + 1 if num_classes == -1 else num_classes
+    if low < 0 or high >= classes:
+        raise RuntimeError(f"one_hot: classes from {low} to {high} do not fit {classes}")
     return plain(x, (array[..., None] == xp.arange(classes)).astype("int64"))

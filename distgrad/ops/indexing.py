@@ -10,7 +10,7 @@ from typing import Any
 
 from ..backend import of
 from ..graph.function import Function
-from ._arguments import raw
+from ._arguments import beside, raw
 from .cast import cast
 
 __all__ = ["GetItem", "Index", "IndexPut", "IndexSum", "SliceScatter", "getitem", "index_put", "parse_key"]
@@ -78,12 +78,12 @@ def _part(xp: Any, part: Any) -> Any:
     elif kind not in "biu":
         raise IndexError(f"an index tensor has an integer or boolean dtype, got {array.dtype}")
     if array.ndim == 0:
-        return bool(array) if array.dtype.kind == "b" else int(array)
+        return array.item()
     return part
 
 
 def _checked_slice(part: slice) -> slice:
-    bounds = [None if b is None else int(raw(b)) if hasattr(raw(b), "dtype") else b
+    bounds = [None if b is None else raw(b).item() if hasattr(raw(b), "dtype") else b
               for b in (part.start, part.stop, part.step)]
     if bounds[2] is not None and bounds[2] <= 0:
         raise ValueError(f"a slice has a positive step, got {bounds[2]}; flip() reverses a dimension")
@@ -227,6 +227,7 @@ def getitem(x: Any, key: Any) -> Any:
     basic, indices, layout = parse_key(of(raw(x)).xp, x.shape, key)
     if not indices:
         return GetItem.apply(x, key=basic)
+    indices = beside(x, indices)
     if any(part is not _ALL and part is not Ellipsis for part in basic):
         x = GetItem.apply(x, key=basic)
     return Index.apply(x, *indices, layout=layout)
@@ -255,6 +256,7 @@ def index_put(x: Any, key: Any, value: Any, accumulate: bool = False) -> Any:
     array = raw(x)
     xp = of(array).xp
     basic, indices, layout = parse_key(xp, x.shape, key)
+    indices = beside(x, indices)
     if not hasattr(value, "dtype"):
         value = xp.asarray(value, dtype=array.dtype)
     elif value.dtype != array.dtype:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..backend import of
 from ..graph.function import Function
-from ._arguments import one_dim, raw, same_dtype, size_tuple
+from ._arguments import beside, one_dim, raw, same_dtype, size_tuple
 from .indexed import index_select
 from .indexing import getitem
 from .views import expand, flatten, reshape, unsqueeze
@@ -254,7 +254,7 @@ def repeat_interleave(x: Any, repeats: Any, dim: int | None = None) -> Any:
     if not hasattr(counts, "dtype"):
         counts = int(counts)
     elif counts.size == 1:
-        counts = int(counts.reshape(()))
+        counts = counts.item()
     if isinstance(counts, int):
         if counts < 0:
             raise RuntimeError(f"repeat_interleave: a count is not negative, got {counts}")
@@ -265,4 +265,4 @@ def repeat_interleave(x: Any, repeats: Any, dim: int | None = None) -> Any:
         raise RuntimeError(f"repeat_interleave: {size} counts that are not negative for dim {dim} of shape "
                            f"{tuple(x.shape)}, got shape {tuple(counts.shape)}")
     xp = of(counts).xp
-    return index_select(x, at, xp.repeat(xp.arange(size), counts))
+    return index_select(x, at, *beside(x, (xp.repeat(xp.arange(size), counts),)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import Device, get, of
+from ..backend import Device, device_of, move
 from ..graph.function import Function
 
 __all__ = ["Transfer", "transfer"]
@@ -17,9 +17,8 @@ class Transfer(Function):
     fresh = False
 
     def forward(ctx: Any, x: Any, device: Device | str) -> Any:
-        source = of(x)
-        ctx.source = source.device
-        return get(device).from_host(source.to_host(x))
+        ctx.source = device_of(x)
+        return move(x, device)
 
     def vjp(ctx: Any, g: Any) -> Any:
         return transfer(g, ctx.source)

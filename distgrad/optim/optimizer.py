@@ -13,7 +13,7 @@ from operator import is_
 from typing import Any, ClassVar
 
 from .._tensor.gradients import clear_grad
-from ..backend import of
+from ..backend import get, of
 from ..flat import Group
 from ..graph.base import TensorBase, wrap
 from ..graph.hooks import RemovableHandle, Table
@@ -164,9 +164,12 @@ class Optimizer:
         for p in group["params"]:
             if p._grad is not None:
                 place = p.placement
+                if place is not None and place.read_only is not None:
+                    raise RuntimeError(f"{type(self).__name__}: {place.read_only}")
                 factor = sign * place.group.factor if place is not None and place.leaf_grad_is_home() else sign
-                together.setdefault((self._count(p, group, names), factor, p.array.dtype), []).append(p)
-        for position, ((step, factor, _), params) in enumerate(together.items()):
+                kind = (self._count(p, group, names), factor, p.array.dtype, p.array.__class__)
+                together.setdefault(kind, []).append(p)
+        for position, ((step, factor, *_), params) in enumerate(together.items()):
             arrays = {name: [self.state[p][name].array for p in params] for name in names}
             run = self._runs.get((number, position))
             if run is None or not run.fits(params, arrays):
@@ -181,7 +184,7 @@ class Optimizer:
         step = 2  # for a rule without a count all that matters is whether it is the first
         if self.counted:
             if "step" not in state:
-                state["step"] = wrap(of(p.array).xp.zeros((), "float32"))
+                state["step"] = wrap(get("cpu").xp.zeros((), "float32"))  # read at every step: it stays on the host
             count = state["step"].array
             count += 1
             step = int(count)
@@ -275,7 +278,7 @@ def _taken_over(name: str, value: Any, p: Any) -> Any:
         return value
     xp = of(p.array).xp
     if name == "step":
-        return wrap(xp.array(value.array))
+        return wrap(get("cpu").xp.array(of(value.array).to_host(value.array)))
     array = xp.empty_like(p.array)
     array[...] = of(p.array).from_host(of(value.array).to_host(value.array))
     return wrap(array)

@@ -48,7 +48,8 @@ def check(module, *inputs):
             leaf.array[...] = start + sign * 1e-6 * direction
             ends.append(loss().item())
         leaf.array[...] = start
-        assert (ends[0] - ends[1]) / 2e-6 == pytest.approx((leaf.grad.array * direction).sum(), rel=1e-5, abs=1e-6)
+        slope = float((leaf.grad.array * direction).sum())
+        assert (ends[0] - ends[1]) / 2e-6 == pytest.approx(slope, rel=1e-5, abs=1e-6)
 
 
 def test_linear() -> None:

@@ -165,12 +165,14 @@ def test_an_index_changed_in_place_is_noticed() -> None:
 
 INDEX2 = np.array([[0, 2, 2], [1, 0, 1]])
 ALONG = {
-    "gather 0": lambda x: X.gather(x, 0, INDEX2), "gather 1": lambda x: X.gather(x, -1, INDEX2),
-    "index_select": lambda x: X.index_select(x, 1, I), "index_select 0-d": lambda x: X.index_select(x, 0, np.array(1)),
-    "take": lambda x: X.take(x, GRID), "take_along_dim": lambda x: X.take_along_dim(x, np.array([[0, 2, 2, 1]]), 1),
-    "take_along_dim flat": lambda x: X.take_along_dim(x, GRID),
+    "gather 0": lambda x: X.gather(x, 0, from_numpy(INDEX2)), "gather 1": lambda x: X.gather(x, -1, from_numpy(INDEX2)),
+    "index_select": lambda x: X.index_select(x, 1, from_numpy(I)),
+    "index_select 0-d": lambda x: X.index_select(x, 0, from_numpy(np.array(1))),
+    "take": lambda x: X.take(x, from_numpy(GRID)),
+    "take_along_dim": lambda x: X.take_along_dim(x, from_numpy(np.array([[0, 2, 2, 1]])), 1),
+    "take_along_dim flat": lambda x: X.take_along_dim(x, from_numpy(GRID)),
     "masked_select": lambda x: X.masked_select(x, np.array([True, False, True, True])),
-    "embedding": lambda x: X.embedding(x, GRID),
+    "embedding": lambda x: X.embedding(x, from_numpy(GRID)),
 }
 EXPECTED_ALONG = {
     "gather 0": lambda x: np.take_along_axis(x[:, :3], INDEX2, 0),
@@ -201,14 +203,14 @@ def _looped(x: np.ndarray, dim: int, index: np.ndarray, source: np.ndarray, add:
 @pytest.mark.parametrize("size", [(2, 3), (4, 3)])
 def test_scatter(dim: int, size: tuple[int, int]) -> None:
     x, source = numbers(3, 4), numbers(*size, seed=1)
-    np.testing.assert_allclose(X.scatter_add(from_numpy(x), dim, INDEX2, from_numpy(source)).numpy(),
+    np.testing.assert_allclose(X.scatter_add(from_numpy(x), dim, from_numpy(INDEX2), from_numpy(source)).numpy(),
                                _looped(x, dim, INDEX2, source, True))
-    check(lambda t, s: X.scatter_add(t, dim, INDEX2, s), x, source)
+    check(lambda t, s: X.scatter_add(t, dim, from_numpy(INDEX2), s), x, source)
     distinct = np.array([[0, 2, 1], [1, 0, 2]])
-    np.testing.assert_allclose(X.scatter(from_numpy(x), dim, distinct, from_numpy(source)).numpy(),
+    np.testing.assert_allclose(X.scatter(from_numpy(x), dim, from_numpy(distinct), from_numpy(source)).numpy(),
                                _looped(x, dim, distinct, source, False))
-    check(lambda t, s: X.scatter(t, dim, distinct, s), x, source)
-    check(lambda t: X.scatter(t, dim, distinct, 5.0), x)
+    check(lambda t, s: X.scatter(t, dim, from_numpy(distinct), s), x, source)
+    check(lambda t: X.scatter(t, dim, from_numpy(distinct), 5.0), x)
 
 
 @pytest.mark.parametrize("dim", [0, 1])
@@ -218,18 +220,20 @@ def test_parts(dim: int) -> None:
     key = (slice(None),) * dim + (I,)
     expected = x.copy()
     np.add.at(expected, key, 2 * part)
-    np.testing.assert_allclose(X.index_add(from_numpy(x), dim, I, from_numpy(part), alpha=2).numpy(), expected)
-    check(lambda t, s: X.index_add(t, dim, I, s, alpha=2), x, part)
+    found = X.index_add(from_numpy(x), dim, from_numpy(I), from_numpy(part), alpha=2).numpy()
+    np.testing.assert_allclose(found, expected)
+    check(lambda t, s: X.index_add(t, dim, from_numpy(I), s, alpha=2), x, part)
     distinct = np.array([2, 0, 1])
     key = (slice(None),) * dim + (distinct,)
     expected = x.copy()
     expected[key] = part
-    np.testing.assert_allclose(X.index_copy(from_numpy(x), dim, distinct, from_numpy(part)).numpy(), expected)
-    check(lambda t, s: X.index_copy(t, dim, distinct, s), x, part)
+    found = X.index_copy(from_numpy(x), dim, from_numpy(distinct), from_numpy(part)).numpy()
+    np.testing.assert_allclose(found, expected)
+    check(lambda t, s: X.index_copy(t, dim, from_numpy(distinct), s), x, part)
     expected = x.copy()
     expected[(slice(None),) * dim + (I,)] = 3
-    np.testing.assert_allclose(X.index_fill(from_numpy(x), dim, I, 3.0).numpy(), expected)
-    check(lambda t, v: X.index_fill(t, dim, distinct[:2], v), x, numbers())
+    np.testing.assert_allclose(X.index_fill(from_numpy(x), dim, from_numpy(I), 3.0).numpy(), expected)
+    check(lambda t, v: X.index_fill(t, dim, from_numpy(distinct[:2]), v), x, numbers())
 
 
 @pytest.mark.parametrize("dim", [0, 1])
@@ -238,11 +242,12 @@ def test_adding_into_any_memory_order(dim: int) -> None:
     x, source = numbers(4, 3).T, np.broadcast_to(numbers(4), (3, 4))
     index = np.array([[0, 2, 2, 0], [1, 1, 1, 1], [2, 2, 0, 0]])
     expected = _looped(x, dim, index, source, True)
-    np.testing.assert_allclose(X.scatter_add(from_numpy(x), dim, index, from_numpy(source)).numpy(), expected)
+    found = X.scatter_add(from_numpy(x), dim, from_numpy(index), from_numpy(source)).numpy()
+    np.testing.assert_allclose(found, expected)
     part = source if dim == 0 else source[:, :3]
     expected = x.copy()
     np.add.at(expected, (slice(None),) * dim + (I,), part)
-    np.testing.assert_allclose(X.index_add(from_numpy(x), dim, I, from_numpy(part)).numpy(), expected)
+    np.testing.assert_allclose(X.index_add(from_numpy(x), dim, from_numpy(I), from_numpy(part)).numpy(), expected)
     found = X.index_put(from_numpy(x), np.array([-1, 2, 0]), from_numpy(source), accumulate=True).numpy()
     expected = x.copy()
     np.add.at(expected, ([-1, 2, 0],), source)
@@ -261,18 +266,18 @@ def test_masked_scatter() -> None:
 
 
 def test_0d() -> None:
-    x, zero = leaf(2.0), np.array(0)
-    assert X.gather(x, 0, zero).shape == () and X.gather(x, 0, np.array([0, 0])).shape == (2,)
+    x, zero, twice = leaf(2.0), from_numpy(np.array(0)), from_numpy(np.array([0, 0]))
+    assert X.gather(x, 0, zero).shape == () and X.gather(x, 0, twice).shape == (2,)
     assert X.scatter_add(x, 0, zero, leaf(3.0)).item() == 5 and X.scatter(x, 0, zero, 7.0).item() == 7
     assert X.index_select(x, 0, zero).shape == () and X.index_add(x, 0, zero, leaf(1.0)).item() == 3
     assert X.index_fill(x, 0, zero, 1.0).shape == () and X.take_along_dim(x, zero, 0).item() == 2
-    check(lambda t: X.gather(t, 0, np.array([0, 0])), 2.0)
+    check(lambda t: X.gather(t, 0, twice), 2.0)
 
 
 def test_embedding_without_gradient_for_padding() -> None:
     weight = numbers(4, 2)
-    assert gradient(lambda w: X.embedding(w, GRID, -2), weight)[:, 0].tolist() == [1, 1, 0, 0]
-    check(lambda w: X.embedding(w * w, GRID), weight)
+    assert gradient(lambda w: X.embedding(w, from_numpy(GRID), -2), weight)[:, 0].tolist() == [1, 1, 0, 0]
+    check(lambda w: X.embedding(w * w, from_numpy(GRID)), weight)
     with pytest.raises(RuntimeError, match="padding_idx"):
         X.embedding(leaf(weight), GRID, 4)
     x = leaf(weight)

@@ -31,7 +31,7 @@ def test_matmul(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
 
 def _spd(x: Any) -> Any:
     """A symmetric positive definite matrix made of any square one."""
-    return L.matmul(x, S.mT(x)) + np.eye(x.shape[-1])
+    return L.matmul(x, S.mT(x)) + from_numpy(np.eye(x.shape[-1]))
 
 
 def _symmetric(x: Any) -> Any:
@@ -145,7 +145,7 @@ def test_det_of_singular_matrices(x: list[list[float]]) -> None:
 def test_repeated_values_have_gradients_where_these_exist() -> None:
     np.testing.assert_allclose(gradient(lambda x: L.svdvals(x).sum(), np.eye(3)), np.eye(3))
     np.testing.assert_allclose(gradient(lambda x: L.eigvalsh(x).sum(), np.eye(3)), np.eye(3))
-    check(lambda x: L.pinv(L.matmul(x, np.eye(3))), np.eye(3))
+    check(lambda x: L.pinv(L.matmul(x, from_numpy(np.eye(3)))), np.eye(3))
 
 
 def test_full_singular_vectors_have_no_gradient() -> None:

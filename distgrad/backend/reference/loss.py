@@ -26,7 +26,7 @@ def row_weights(xp: Any, target: Any, classes: int, weight: Any, ignore_index: i
     safe = xp.where(kept, target, 0).astype("int64", copy=False)
     outside = (safe < 0) | (safe >= classes)
     if outside.any():
-        wrong = int(safe[outside][0])
+        wrong = safe[outside][0].item()
         raise IndexError(f"target {wrong} is no class: there are {classes} classes, numbered from 0, and "
                          f"ignore_index is {ignore_index}")
     r = kept.astype(dtype)

@@ -11,14 +11,14 @@ from typing import Any
 
 from ._register import kernel
 
-__all__ = ["diagonal", "gather", "in_range", "index_add", "index_put", "linear_scan", "rows_of", "scatter",
-           "scatter_add"]
+__all__ = ["diagonal", "gather", "in_range", "index_add", "index_put", "linear_scan", "logcumsumexp", "rows_of",
+           "scatter", "scatter_add"]
 
 
 @kernel
 def in_range(xp: Any, index: Any, low: int, high: int) -> bool:
     """Whether every index is in [low, high). A device on which asking would mean to wait may answer True."""
-    return not index.size or (int(index.min()) >= low and int(index.max()) < high)
+    return not index.size or (index.min().item() >= low and index.max().item() < high)
 
 
 @kernel
@@ -112,3 +112,17 @@ def linear_scan(xp: Any, a: Any, b: Any) -> Any:
     for i in range(1, b.shape[-1]):
         out[..., i] = b[..., i] + a[..., i] * out[..., i - 1]
     return out
+
+
+@kernel
+def logcumsumexp(xp: Any, x: Any, dim: int) -> Any:
+    """log of the running sums of exp(x) along `dim`; where the device's logaddexp has no scan, by doubling steps."""
+    scan = getattr(xp.logaddexp, "accumulate", None)
+    if scan is not None:
+        return scan(x, axis=dim)
+    out = xp.moveaxis(x, dim, 0)
+    step = 1
+    while step < len(out):
+        out = xp.concatenate((out[:step], xp.logaddexp(out[step:], out[:-step])))
+        step *= 2
+    return xp.moveaxis(out, 0, dim) if step > 1 else x.copy()

@@ -73,6 +73,7 @@ class MPICommunicator(Communicator):
     """
 
     ranks_are_processes = True
+    takes_cuda = True  # mpi4py hands such memory on; whether the library can do with it, the user says
 
     def __init__(self, duplicate: Any, name: str) -> None:
         super().__init__(duplicate.Get_rank(), duplicate.Get_size(), name)

@@ -1,0 +1,216 @@
+"""The CUDA backend: cupy's namespace, memory of several devices, copies that run beside the computation.
+
+Work is queued on cupy's current stream. Copies to the host that were begun with `start_to_host` run on a stream of
+their own, after what was queued before; all other copies return when the host's memory may be used again.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any
+
+import cupy
+import cupyx
+import numpy as np
+
+from ..base import Backend, Copy, Device
+from . import driver, kernels, memory
+from .random import uniform
+
+__all__ = ["GPU"]
+
+
+class _Linalg:
+    """cupy.linalg, whose routines raise LinAlgError as numpy's do."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(cupy.linalg, name)
+        if isinstance(found, type) or not callable(found):
+            return found
+
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            with cupyx.errstate(linalg="raise"):
+                return found(*args, **kwargs)
+
+        setattr(self, name, checked)
+        return checked
+
+
+class _Namespace:
+    """cupy, with what numpy has beside it."""
+
+    linalg = _Linalg()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(cupy, name)
+        setattr(self, name, found)
+        return found
+
+    @staticmethod
+    def errstate(**kwargs: Any) -> AbstractContextManager[None]:
+        """A device warns of no overflow."""
+        return nullcontext()
+
+
+class _DeviceCopy(Copy):
+    """A copy on a stream of its own."""
+
+    def __init__(self, ended: Any, array: Any) -> None:
+        self._ended = ended
+        self._array = array  # its memory must not go to somebody else meanwhile
+
+    @property
+    def done(self) -> bool:
+        return bool(self._ended.done)
+
+    def wait(self) -> None:
+        self._ended.synchronize()
+        self._array = None
+
+
+class GPU(Backend):
+    """Every CUDA device of this process; which one, an array says itself."""
+
+    name = "cuda"
+    array_type = cupy.ndarray
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.xp: Any = _Namespace()
+        self._copying: dict[int, Any] = {}  # device -> the stream of copies to the host
+        cupy.cuda.set_allocator(memory.allocate)
+
+    @property
+    def device(self) -> Device:  # type: ignore[override]
+        """The current one."""
+        return Device("cuda", self.current())
+
+    @property
+    def special(self) -> Any:
+        import cupyx.scipy.special
+
+        return cupyx.scipy.special
+
+    def override(self, name: str) -> Callable[..., Any] | None:
+        return kernels.find(name)
+
+    # -- devices
+
+    def current(self) -> int:
+        """The number of the device on which new arrays lie."""
+        return int(cupy.cuda.runtime.getDevice())
+
+    def count(self) -> int:
+        """How many devices there are."""
+        return driver.count(cupy)
+
+    def device_of(self, array: Any) -> Device:
+        return Device("cuda", array.device.id)
+
+    def place(self, device: Device) -> Device:
+        if device.index is None:
+            return self.device
+        found = self.count()
+        if device.index >= found:
+            raise RuntimeError(f"{device} is not here: there {'is one CUDA device, cuda:0' if found == 1 else ''}"
+                               f"{f'are {found} CUDA devices, cuda:0 to cuda:{found - 1}' if found > 1 else ''}")
+        return device
+
+    def using(self, device: Device) -> AbstractContextManager[Any]:
+        context: AbstractContextManager[Any] = cupy.cuda.Device(self.place(device).index)
+        return context
+
+    def synchronize(self, device: Device | None = None) -> None:
+        with self.using(device or self.device):
+            cupy.cuda.runtime.deviceSynchronize()
+
+    # -- memory and copies
+
+    def from_host(self, array: Any, device: Device | None = None) -> Any:
+        host = np.asarray(array)
+        with self.using(device or self.device):
+            return cupy.array(host, order="F" if host.flags.f_contiguous and not host.flags.c_contiguous else "C")
+
+    def to_host(self, array: Any, out: Any = None) -> np.ndarray:
+        if out is None:
+            return array.get(order="A")
+        if array.shape == out.shape and out.flags.c_contiguous:
+            return array.get(out=out)
+        out[...] = array.get()
+        return out
+
+    def fill_from_host(self, array: Any, host: np.ndarray) -> None:
+        if array.flags.c_contiguous and host.flags.c_contiguous and array.dtype == host.dtype:
+            with array.device:
+                array.set(host)
+        else:
+            array[...] = self.from_host(host, self.device_of(array))
+
+    def host_memory(self, shape: Any, dtype: Any) -> np.ndarray:
+        count = int(np.prod(shape, dtype=np.int64))
+        kind = np.dtype(dtype)
+        if not count:
+            return np.empty(shape, kind)
+        pinned = cupy.cuda.alloc_pinned_memory(count * kind.itemsize)  # from cupy's pool of such memory
+        return np.frombuffer(pinned, kind, count).reshape(shape)
+
+    def pin(self, host: np.ndarray) -> None:
+        if not host.nbytes:
+            return
+        runtime, where = cupy.cuda.runtime, int(host.__array_interface__["data"][0])
+        with suppress(runtime.CUDARuntimeError):  # memory that cannot be pinned is copied more slowly
+            runtime.hostRegister(where, host.nbytes, 0)
+            weakref.finalize(host, _unpin, where).atexit = False
+
+    def start_to_host(self, array: Any, out: np.ndarray) -> Copy:
+        with array.device as device:
+            stream = self._copying.get(device.id)
+            if stream is None:
+                stream = self._copying[device.id] = cupy.cuda.Stream(non_blocking=True)
+            written = cupy.cuda.Event(block=False, disable_timing=True)
+            written.record(cupy.cuda.get_current_stream())
+            stream.wait_event(written)
+            array.get(stream=stream, out=out, blocking=False)
+            ended = cupy.cuda.Event(block=False, disable_timing=True)
+            ended.record(stream)
+        return _DeviceCopy(ended, array)
+
+    def address(self, array: Any) -> int:
+        return int(array.data.ptr)
+
+    def uniform(self, stream: Any, shape: Any, device: Device | None = None) -> Any:
+        with self.using(device or self.device):
+            return uniform(stream, shape)
+
+    # -- what distgrad.cuda tells
+
+    def used(self, device: Device) -> tuple[int, int]:
+        """Bytes that arrays hold, and bytes that the pool has of the device in all."""
+        with self.using(device):
+            return memory.pool.used_bytes(), memory.pool.total_bytes()
+
+    def free(self, device: Device) -> tuple[int, int]:
+        """Free bytes of the device, and all of them."""
+        with self.using(device):
+            free, total = cupy.cuda.runtime.memGetInfo()
+            return int(free), int(total)
+
+    def empty_cache(self) -> None:
+        """Give unused memory of the pools back to the devices."""
+        memory.pool.free_all_blocks()
+
+    def select(self, device: Device) -> None:
+        """Make a device the current one of this thread."""
+        cupy.cuda.Device(self.place(device).index).use()
+
+    def title(self, device: Device) -> str:
+        """The name under which a device is sold."""
+        name = cupy.cuda.runtime.getDeviceProperties(self.place(device).index)["name"]
+        return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def _unpin(where: int) -> None:
+    with suppress(cupy.cuda.runtime.CUDARuntimeError):
+        cupy.cuda.runtime.hostUnregister(where)

@@ -1,0 +1,73 @@
+"""The door to cupy: loads it, and says what is missing where no CUDA device can be used.
+
+Everything else in this package is imported only after `load` has returned.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.util import find_spec
+from typing import Any
+
+from ...config import config, preset
+
+__all__ = ["count", "load"]
+
+_INSTALL = ('pip install "distgrad[cuda12]" for a driver of CUDA 12, "distgrad[cuda13]" for one of CUDA 13 '
+            "(nvidia-smi says which)")
+
+
+def load() -> Any:
+    """The cupy module, with at least one device that it can use.
+
+    Raises:
+        RuntimeError: cupy is not installed or cannot be loaded, there is no driver, the driver is older than the
+            CUDA that cupy was built for, or no device is visible. The message says which, and what to do.
+    """
+    if find_spec("cupy") is None:
+        raise RuntimeError(f"device 'cuda' needs cupy, which is not installed: {_INSTALL}")
+    if config.tf32:
+        preset("CUPY_TF32", "1")  # read when cupy is imported
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError as error:
+        raise RuntimeError(f"device 'cuda' needs cupy, which is installed but cannot be loaded ({error}): {_INSTALL}, "
+                           "one of them alone") from error
+    count(cupy)
+    return cupy
+
+
+def count(cupy: Any) -> int:
+    """How many devices cupy can use, at least one.
+
+    Raises:
+        RuntimeError: none; see `load`.
+    """
+    runtime = cupy.cuda.runtime
+    built = runtime.runtimeGetVersion()
+    try:
+        driver = runtime.driverGetVersion()
+    except runtime.CUDARuntimeError:
+        driver = 0
+    if not driver:
+        raise RuntimeError("device 'cuda' needs NVIDIA's driver, which is not here: install it (or start the container "
+                           "with its GPUs, as docker's --gpus all does), or use device='cpu'")
+    if driver // 1000 < built // 1000:
+        raise RuntimeError(f"the driver supports CUDA {_version(driver)}, but cupy was built for CUDA "
+                           f"{_version(built)}: pip uninstall cupy-cuda{built // 1000}x, then "
+                           f'pip install "distgrad[cuda{driver // 1000}]", or install a newer driver')
+    try:
+        found: int = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        raise RuntimeError(f"no CUDA device can be used: {error}. {_HIDDEN}") from error
+    if not found:
+        raise RuntimeError(f"the driver is here, but no CUDA device is visible. {_HIDDEN}")
+    return found
+
+
+_HIDDEN = ("nvidia-smi lists the devices of this machine; CUDA_VISIBLE_DEVICES, a batch job without a request for GPUs "
+           "or a container without them hides them")
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
