@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..backend import get, of
+from ..backend import get
 from ..errors import rank_prefix
 from ..flat import Group, Slot, State
 from ..graph.base import wrap
