@@ -14,7 +14,6 @@ import json
 import sys
 import sysconfig
 from collections import Counter
-from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -91,13 +90,11 @@ def windows(ids, length):
     return [dg.tensor(ids[shift:shift + rows * length].reshape(rows, length)) for shift in (0, 1)]
 
 
-def endless(loader, order, begin):
-    """Batch after batch from number `begin` on, each pass in another order."""
-    first, skip = divmod(begin, len(loader))
-    for epoch in count(first):
-        order.set_epoch(epoch)
-        yield from islice(loader, skip, None)
-        skip = 0
+def endless(loader, order):
+    """Batch after batch, each pass in another order; the first one is what is left of a loaded state's pass."""
+    while True:
+        yield from loader
+        order.set_epoch(order.epoch + 1)
 
 
 def loss_of(model, x, y):
@@ -160,13 +157,13 @@ def main():
         print(f"{len(ids):,} characters, {len(characters)} different; {sum(p.numel() for p in model.parameters()):,} "
               f"parameters; {comm.size} rank(s) x {args.batch // comm.size} sequences of {args.seq_len}", flush=True)
         progress = Progress(args.steps, args.every, args.batch * args.seq_len, "tokens")
-    state, begin, losses, saves = {"model": model, "optimizer": optimizer}, 0, [], None
+    state, begin, losses, saves = {"model": model, "optimizer": optimizer, "data": loader}, 0, [], None
     if args.checkpoint:
         stop_on_signals()
         saves = together(comm, lambda: checkpoint.Checkpointer(args.checkpoint, on_error="warn"))
         if found := together(comm, lambda: saves.resume(state, args.resume)):
             begin, losses = found.step, found.extra["losses"].tolist()
-    for step, (x, y) in zip(range(begin + 1, args.steps + 1), endless(loader, order, begin)):
+    for step, (x, y) in zip(range(begin + 1, args.steps + 1), endless(loader, order)):
         loss = loss_of(model, x, y)
         optimizer.zero_grad()
         loss.backward()
