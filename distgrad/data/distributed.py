@@ -28,12 +28,14 @@ def _launched() -> tuple[int, int]:
 
 
 _ask: Callable[[], tuple[int, int]] = _launched
+_final = False
 
 
-def use_world(ask: Callable[[], tuple[int, int]]) -> None:
-    """Let `ask()` say how many replicas there are and which one asks, from now on."""
-    global _ask
-    _ask = ask
+def use_world(ask: Callable[[], tuple[int, int]], final: bool = False) -> None:
+    """Let `ask()` say how many replicas there are and which one asks, from now on; `final`, whoever comes later."""
+    global _ask, _final
+    if not _final:
+        _ask, _final = ask, final
 
 
 def this_replica() -> tuple[int, int]:
