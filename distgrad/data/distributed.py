@@ -125,12 +125,12 @@ class DistributedSampler(ResumableSampler):
 
     def _rest(self, consumed: int) -> np.ndarray:
         n = self._total
-        order = np.arange(n)
-        if self.shuffle:  # seed and epoch are mixed, not added: seed 1, epoch 0 is not seed 0, epoch 1
-            order = np.random.Generator(np.random.PCG64([self.seed, self.epoch])).permutation(n)
         count = self._count_here(n - consumed)
-        places = consumed + self.rank + self.num_replicas * np.arange(count)
-        return order[places % n if n else places]
+        places = (consumed + self.rank + self.num_replicas * np.arange(count)) % max(n, 1)
+        if not self.shuffle:
+            return places
+        # Seed and epoch are mixed, not added: seed 1, epoch 0 is not seed 0, epoch 1.
+        return np.random.Generator(np.random.PCG64([self.seed, self.epoch])).permutation(n)[places]
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the epoch, of JSON types only, the same on every replica: save rank 0's.
