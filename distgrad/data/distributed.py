@@ -28,12 +28,14 @@ def _launched() -> tuple[int, int]:
 
 
 _ask: Callable[[], tuple[int, int]] = _launched
+_final = False
 
 
-def use_world(ask: Callable[[], tuple[int, int]]) -> None:
-    """Let `ask()` say how many replicas there are and which one asks, from now on."""
-    global _ask
-    _ask = ask
+def use_world(ask: Callable[[], tuple[int, int]], final: bool = False) -> None:
+    """Let `ask()` say how many replicas there are and which one asks, from now on; `final`, whoever comes later."""
+    global _ask, _final
+    if not _final:
+        _ask, _final = ask, final
 
 
 def this_replica() -> tuple[int, int]:
@@ -123,12 +125,12 @@ class DistributedSampler(ResumableSampler):
 
     def _rest(self, consumed: int) -> np.ndarray:
         n = self._total
-        order = np.arange(n)
-        if self.shuffle:  # seed and epoch are mixed, not added: seed 1, epoch 0 is not seed 0, epoch 1
-            order = np.random.Generator(np.random.PCG64([self.seed, self.epoch])).permutation(n)
         count = self._count_here(n - consumed)
-        places = consumed + self.rank + self.num_replicas * np.arange(count)
-        return order[places % n if n else places]
+        places = (consumed + self.rank + self.num_replicas * np.arange(count)) % max(n, 1)
+        if not self.shuffle:
+            return places
+        # Seed and epoch are mixed, not added: seed 1, epoch 0 is not seed 0, epoch 1.
+        return np.random.Generator(np.random.PCG64([self.seed, self.epoch])).permutation(n)[places]
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the epoch, of JSON types only, the same on every replica: save rank 0's.

@@ -172,7 +172,7 @@ def _main(connection: Connection, plan: Plan, info: WorkerInfo, init: Callable[[
     for number in _NOT_FOR_WORKERS:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    use_world(lambda: replica)
+    use_world(lambda: replica, final=True)  # also where the dataset loads distgrad.distributed here
     info.dataset = plan.dataset
     parent = multiprocessing.parent_process()
     peer = parent.pid if parent is not None and parent.pid is not None else 0

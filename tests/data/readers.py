@@ -94,7 +94,8 @@ class AsksForRank(Noisy):
         self.whom = whom
 
     def __getitem__(self, index: int) -> Any:
-        return dg.distributed.get_rank() if self.whom == "world" else DistributedSampler(1).rank
+        rank = dg.distributed.get_rank  # loads the module that knows the world
+        return rank() if self.whom == "world" else DistributedSampler(1).rank
 
 
 class Whole(IterableDataset[int]):
