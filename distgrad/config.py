@@ -87,6 +87,8 @@ _LAUNCHERS = (
     ("Slurm", "SLURM_PROCID", ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"), "SLURM_LOCALID", "SLURM_STEP_ID"),
     ("PMI", "PMI_RANK", ("PMI_SIZE",), "PMI_LOCAL_RANK", ""),
     ("PMIx", "PMIX_RANK", ("PMIX_SIZE",), "PMIX_LOCAL_RANK", ""),
+    # `distgrad run` by an mpiexec that it does not know, and that may set none of these: MPI alone knows the rank.
+    ("distgrad run", "DISTGRAD_RANKS", ("DISTGRAD_RANKS",), "", ""),
 )
 
 
@@ -96,7 +98,7 @@ def launcher(environment: Mapping[str, str] | None = None) -> Launcher | None:
     for name, rank, sizes, local, needed in _LAUNCHERS:
         if rank in env and (not needed or needed in env):
             size = next((env[variable] for variable in sizes if variable in env), None)
-            return Launcher(name, _int(env[rank]), _int(size), _int(env.get(local)))
+            return Launcher(name, None if rank in sizes else _int(env[rank]), _int(size), _int(env.get(local)))
     return None
 
 

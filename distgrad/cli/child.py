@@ -21,7 +21,11 @@ __all__ = ["main"]
 def main(program: Sequence[str]) -> None:
     """Run `script.py args` or `-m module args` as `__main__` on this rank of the world."""
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # `distgrad run --timeout` and people ask with it
-    abort.install(world_communicator())
+    try:
+        world = world_communicator()
+    except (ImportError, RuntimeError) as error:  # no MPI, or the wrong one: what to do is in the text
+        raise SystemExit(f"distgrad: {error}") from None
+    abort.install(world)
     module = ModuleType("__main__")
     try:
         code, names = prepare(program)

@@ -35,7 +35,7 @@ def doctor(args: argparse.Namespace) -> int:
     here = launcher()
     if here is None or (here.size or 1) == 1:
         ranks: Iterable[Finding] = () if args.quick else world.ranks(args.ranks)
-    elif here.rank == 0:
+    elif not here.rank:
         # Asked before MPI starts in this process, as it may not like children afterwards.
         before = [finding for check in _CHECKS for finding in check()]
         return _report([*before, *(world.together(world.library_path()) or ())])

@@ -78,6 +78,8 @@ def command_line(job: Job, starter: Starter, environment: Mapping[str, str], ter
         variables |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     if starter.vendor is Vendor.INTEL:
         variables |= {"I_MPI_PIN": "1", "I_MPI_PIN_DOMAIN": str(threads)} if bound else {"I_MPI_PIN": "0"}
+    if starter.vendor is Vendor.OTHER:  # the ranks compare it with the world that they find
+        variables["DISTGRAD_RANKS"] = str(job.ranks)
     options = _OPTIONS[starter.vendor](layout, variables)
     child = (job.python or sys.executable, *job.runner, *job.program)
     return CommandLine((*starter.words, *options, *child), variables)

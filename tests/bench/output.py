@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from distgrad.cli.launcher import find_mpiexec
 from distgrad.cli.registry import CommandError
+from distgrad.cli.starter import find_mpiexec
 
 __all__ = ["json_lines", "on_real_ranks"]
 

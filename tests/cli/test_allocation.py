@@ -188,8 +188,11 @@ STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_N
      ("jsrun", 3, 4, 1)),
     ({"PMI_RANK": "1", "PMI_SIZE": "2", "PMI_LOCAL_RANK": "1"}, ("PMI", 1, 2, 1)),
     ({"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, None),
+    ({"DISTGRAD_RANKS": "4"}, ("distgrad run", None, 4, None)),
+    ({"DISTGRAD_RANKS": "4", "PMI_RANK": "1", "PMI_SIZE": "4", "MPI_LOCALRANKID": "1"}, ("Hydra", 1, 4, 1)),
 ])
-def test_what_a_launcher_says(environment: dict[str, str], expected: tuple[str, int, int, int] | None) -> None:
+def test_what_a_launcher_says(environment: dict[str, str],
+                              expected: tuple[str, int | None, int, int | None] | None) -> None:
     assert config.launcher(environment) == (config.Launcher(*expected) if expected else None)
 
 

@@ -66,7 +66,7 @@ def test_vendors_are_recognised(vendor: Vendor, tmp_path: Path) -> None:
     (Vendor.INTEL, 8, THREADS.format(1) + "I_MPI_PIN=0 mpiexec -n 8 " + CHILD),
     (Vendor.PALS, 2, THREADS.format(2) + "mpiexec -n 2 --ppn 2 --line-buffer --depth 2 --cpu-bind depth " + CHILD),
     (Vendor.PALS, 8, THREADS.format(1) + "mpiexec -n 8 --ppn 8 --line-buffer --cpu-bind none " + CHILD),
-    (Vendor.OTHER, 3, THREADS.format(1) + "mpiexec -n 3 " + CHILD),
+    (Vendor.OTHER, 3, THREADS.format(1) + "DISTGRAD_RANKS=3 mpiexec -n 3 " + CHILD),
 ])
 def test_the_line_of_each_vendor(vendor: Vendor, ranks: int, expected: str) -> None:
     assert words(Job(ranks, TRAIN), vendor) == expected

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from distgrad.cli.launcher import Job, command_line
 from distgrad.cli.registry import CommandError
-from distgrad.cli.starter import find_mpiexec
+from distgrad.cli.starter import Starter, find_mpiexec, identify
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 60  # seconds; a machine that runs other things as well starts MPI slowly
@@ -246,3 +247,23 @@ for step in range(10000):
     assert code == 0 and "attempt" not in err, err
     saved = [(script.parent / f"{rank}.saved").read_text() for rank in range(2)]
     assert saved[0] == saved[1], "the same step"
+
+
+def test_ranks_that_form_no_world_are_refused(script: Path) -> None:
+    """By a launcher that nobody knows, and that starts its processes without MPI."""
+    odd = script.parent / "mpiexec"
+    odd.write_text("""#!/bin/bash
+[ "$1" = --version ] && { echo "odd 1.0"; exit; }
+ranks=$2 code=0
+shift 2
+for ((rank = 0; rank < ranks; rank++)); do "$@" & done
+for job in $(jobs -p); do wait "$job" || code=1; done
+exit $code
+""")
+    odd.chmod(0o755)
+    script.write_text(RANK + "print('trains alone')\n")
+    line = command_line(Job(2, (str(script),)), Starter(str(odd), identify(str(odd))), {})
+    done = subprocess.run(line.argv, env={**os.environ, **line.variables, "PYTHONPATH": str(ROOT)}, text=True,
+                          capture_output=True, timeout=LIMIT)
+    assert done.returncode == 1 and "trains alone" not in done.stdout
+    assert done.stderr.count("distgrad: distgrad run started 2 tasks, but MPI") == 2 and "Traceback" not in done.stderr

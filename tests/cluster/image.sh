@@ -56,7 +56,7 @@ run() {
     sleep 0.5
     ip link set vworker netns "$worker"
     for _ in $(seq 50); do as_user ssh 10.99.0.2 true 2> /dev/null && break; sleep 0.2; done
-    echo "inside: $(as_user ssh 10.99.0.2 'id -u; hostname' | xargs)"
+    echo "inside: $(as_user ssh 10.99.0.2 'id -u; hostname; CLIENT_KEYS=/none healthy && echo healthy' | xargs)"
     echo "password: $(as_user ssh -o BatchMode=no -o PubkeyAuthentication=no -o NumberOfPasswordPrompts=0 10.99.0.2 id 2>&1 |
         grep -o 'Permission denied.*')"
     echo "root: $(as_user ssh -l root 10.99.0.2 id 2>&1 | grep -o 'Permission denied.*')"

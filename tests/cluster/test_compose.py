@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import stat
 import subprocess
 from pathlib import Path
@@ -238,3 +239,27 @@ def test_the_head_counts_workers_and_starts_the_ranks(tmp_path: Path) -> None:
     assert (tmp_path / "called").read_text() == "-n 10.0.0.2 true\n-n 10.0.0.3 true\n"
     ran = (tmp_path / "ran").read_text().split()
     assert ran[:4] == ["run", "-n", "6", "--hostfile"] and ran[5:] == ["a.py", "--lr", "1"]
+
+
+def test_a_worker_is_healthy_when_its_port_listens(tmp_path: Path) -> None:
+    health = [COMPOSE / "healthy"]
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind(("0.0.0.0", 2222))
+        except OSError:
+            pytest.skip("port 2222 is taken")
+        environment = {**os.environ, "CLIENT_KEYS": str(tmp_path)}
+        assert subprocess.run(health, env=environment, timeout=30).returncode != 0, "bound, but not listening"
+        server.listen()
+        assert subprocess.run(health, env=environment, timeout=30).returncode == 0
+
+
+def test_the_head_is_healthy_when_it_finds_workers(tmp_path: Path) -> None:
+    (tmp_path / "id_ed25519").write_text("")
+    for code in (0, 2):
+        (tmp_path / "getent").write_text(f"#!/bin/sh\n[ \"$2\" = worker ] && exit {code}\nexit 9\n")
+        (tmp_path / "getent").chmod(0o755)
+        done = subprocess.run([COMPOSE / "healthy"], timeout=30, env={
+            "PATH": f"{tmp_path}:{os.environ['PATH']}", "CLIENT_KEYS": str(tmp_path)})
+        assert done.returncode == code

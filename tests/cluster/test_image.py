@@ -65,7 +65,7 @@ def test_the_image_is_built_and_its_cluster_runs(tmp_path: Path) -> None:
         told = image(root, "run", "--net", limit=200)
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    assert "inside: 10001 worker1" in told
+    assert "inside: 10001 worker1 healthy" in told
     assert "password: Permission denied (publickey)." in told and "root: Permission denied (publickey)." in told
     assert "head: 1 workers with 2 ranks each" in told and "head ended with 0" in told
     assert "2 ranks    are one world" in told, told

@@ -85,6 +85,7 @@ def test_a_missing_mpi_library_says_what_to_install():
      "srun --mpi=pmix"),
     ({"PALS_RANKID": "1", "PALS_SIZE": "4"}, "mpiexec of that library"),
     ({"JSM_NAMESPACE_RANK": "1", "JSM_NAMESPACE_SIZE": "4"}, "mpiexec of that library"),
+    ({"DISTGRAD_RANKS": "4"}, "mpiexec of that library"),
     ({"FLUX_TASK_RANK": "1", "FLUX_JOB_SIZE": "4"}, "flux run -o pmi=pmix"),
     ({"PMI_RANK": "1", "PMI_SIZE": "4", "MPI_LOCALRANKID": "1"}, "mpiexec of that library"),
 ])

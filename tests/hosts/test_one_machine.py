@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distgrad.cli.launcher import Job, Vendor, command_line, find_mpiexec, identify
+from distgrad.cli.launcher import Job, command_line
 from distgrad.cli.registry import CommandError
+from distgrad.cli.starter import Starter, Vendor, find_mpiexec, identify
 from distgrad.distributed import simulate
 from tests.distributed.models import lockstep
 
@@ -55,7 +56,7 @@ class Running:
         path = folder / "job.py"
         path.write_text(script)
         environment = {**os.environ, "PYTHONPATH": str(ROOT), TOKEN: self.token, **variables}
-        line = command_line(Job(ranks, (str(path),)), MPIEXEC, VENDOR, environment)
+        line = command_line(Job(ranks, (str(path),)), Starter(MPIEXEC, VENDOR), environment)
         at = line.argv.index(sys.executable)
         self.process = subprocess.Popen(
             [*around_job, *line.argv[:at], *around_rank, *line.argv[at:]], env={**environment, **line.variables},
