@@ -48,7 +48,7 @@ def _formula(q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, p: f
         scores = scores + mask
     if causal:
         scores = masked_fill(scores, ~xp.tri(*scores.shape[-2:], dtype=bool), -math.inf)
-    none = raw(scores).max(-1, initial=-math.inf, keepdims=True) == -math.inf
+    none = (raw(scores) == -math.inf).all(-1, keepdims=True)
     weights = masked_fill(softmax(masked_fill(scores, none, 0.0), -1), none, 0.0)
     return matmul(dropout(weights, p) if p else weights, v)
 

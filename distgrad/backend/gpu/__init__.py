@@ -1,4 +1,4 @@
-"""GPUs: cupy's arrays, kernels written for them, and NCCL. The only place where cupy is imported.
+"""GPUs: cupy's arrays, and kernels written for them. The only place where cupy is imported.
 
     driver (is there a GPU, and if not, why) -> device (memory, copies, streams) -> kernels (what is faster than
     the reference kernels, which run on cupy's namespace as they are)

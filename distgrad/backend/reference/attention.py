@@ -35,7 +35,7 @@ def attention(xp: Any, q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: f
         (result (..., L, V), each query's largest score (..., L), its sum of exponentials (..., L)).
     """
     scores = _scores(xp, wide(q), wide(k), mask, causal, scale)
-    top = scores.max(-1, initial=-xp.inf)
+    top = scores.max(-1) if scores.shape[-1] else xp.full(scores.shape[:-1], -xp.inf, scores.dtype)
     top[top == -xp.inf] = 0
     scores -= top[..., None]
     weights = xp.exp(scores, out=scores)

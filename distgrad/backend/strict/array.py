@@ -7,7 +7,7 @@ Results of 0-d arithmetic are arrays, not numbers; an operand is another such ar
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partialmethod
 from typing import Any, NoReturn
@@ -16,7 +16,7 @@ import numpy as np
 
 from ..._typing import DType, Shape
 
-__all__ = ["Flags", "StrictArray", "Transfers", "call", "refuse", "transfers"]
+__all__ = ["Flags", "StrictArray", "Transfers", "call", "only_numpys", "refuse", "transfers"]
 
 _new = object.__new__
 
@@ -276,10 +276,20 @@ _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 _UNARY = ("neg", "pos", "abs", "invert")
 
 
+def only_numpys(options: Mapping[str, Any]) -> None:
+    """Refuse options of reductions that other devices' arrays do not have."""
+    if not _ONLY_NUMPYS.isdisjoint(options):
+        raise TypeError(f"numpy alone has {', '.join(sorted(_ONLY_NUMPYS & set(options)))} here: do without")
+
+
+_ONLY_NUMPYS = frozenset(("initial", "where"))
+
+
 def _method(name: str) -> Callable[..., Any]:
     function = operator.attrgetter(name)
 
     def method(self: StrictArray, *args: Any, **kwargs: Any) -> Any:
+        only_numpys(kwargs)
         return call(lambda memory, *rest, **more: function(memory)(*rest, **more), self, *args, **kwargs)
 
     method.__name__ = name

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .array import call, transfers
+from .array import call, only_numpys, transfers
 
 __all__ = ["Namespace"]
 
@@ -82,6 +82,8 @@ class _Function:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.name in _MAKERS and args and isinstance(args[0], (list, tuple)):
             transfers.note("from_host", 0)
+        if self.name != "copyto":
+            only_numpys(kwargs)
         result = call(self._function, *args, **kwargs)
         return call(np.asarray, result) if self.name in _TRUTHS else result
 
