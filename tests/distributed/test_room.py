@@ -16,7 +16,7 @@ X = np.random.default_rng(0).standard_normal((6, 4)).astype("float32")
 @pytest.fixture
 def rooms(monkeypatch):
     """Whether each gradient of a weight was computed into memory that was there."""
-    kernels = get("cpu").kernels
+    kernels = get(dg.get_default_device()).kernels
     plain, seen = kernels.linear_grad_weight, []
 
     def noted(g, x, out=None):
