@@ -122,8 +122,8 @@ def test_a_kill_at_any_moment_hangs_nothing(delay: float) -> None:
 
 def test_a_worker_that_is_too_slow() -> None:
     begin = time.monotonic()
-    with pytest.raises(RuntimeError, match=r"batch 1 did not come within 0\.5 s"):
-        list(processes(Stuck(3), timeout=0.5))
+    with pytest.raises(RuntimeError, match=r"batch 1 did not come within 2\.5 s"):
+        list(processes(Stuck(3), timeout=2.5))
     assert time.monotonic() - begin < 40, "a process that does not end is killed"
 
 
