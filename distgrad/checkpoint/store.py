@@ -34,6 +34,7 @@ _NAME = re.compile(r"(\d{6,15})-step-(\d{1,19})")
 _LEFT = re.compile(r"\.(\d{6,15})-step-\d{1,19}\.[0-9a-f]{8}\.(part|old)")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _LOOKS, _PAUSE = 5, 0.01  # how often a folder is listed that seems empty while a job writes there, and seconds between
+_ATTEMPTS = 200  # to remove a folder in which others may be writing
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # what file systems without locks say
 
 
@@ -196,6 +197,23 @@ class Store:
             with suppress(OSError):
                 os.rename(place.name, old, src_dir_fd=self._handle, dst_dir_fd=self._handle)
                 self.remove(old)
+
+    def give_up(self, part: str) -> None:
+        """Remove the folder of a save that failed.
+
+        Its name goes first, in one step: by that the other ranks know. They may still be writing in the folder, so
+        that removing it can take several attempts; what is left even then goes with the next job's sweep.
+        """
+        old = f"{part.removesuffix('part')}old"
+        try:
+            os.rename(part, old, src_dir_fd=self._handle, dst_dir_fd=self._handle)
+        except OSError:
+            old = part
+        for _ in range(_ATTEMPTS):
+            self.remove(old)
+            if not self.has(old):
+                return
+            time.sleep(_PAUSE)
 
     def remove(self, name: str) -> None:
         """Remove a folder that is no checkpoint (any more); what cannot be removed stays for the next time."""

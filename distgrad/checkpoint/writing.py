@@ -96,7 +96,7 @@ class Job:
                 with suppress(OSError):
                     os.unlink(self._mark(self._rank, "writing"), dir_fd=self._folder)
             if self._rank == 0 and (self.error or self.given_up):
-                self._store.remove(self._part)
+                self._store.give_up(self._part)
         finally:
             self._files = ()
             os.close(self._folder)

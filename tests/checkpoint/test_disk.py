@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -69,6 +70,33 @@ def test_a_full_disk_raises_on_all_ranks_and_training_goes_on(asynchronous: bool
     for saved, found in simulate(3)(body):
         assert all(np.array_equal(saved[name], found[name]) for name in saved if isinstance(saved[name], np.ndarray))
     assert sorted(os.listdir(tmp_path / "c")) == ["000001-step-2", "000002-step-4", "lock"]
+
+
+def test_a_folder_in_which_others_still_write_is_given_up_all_the_same(tmp_path: Path,
+                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removing it fails while another rank puts files there; nobody waits for that."""
+    on, attempts, real = threading.Event(), [], shutil.rmtree
+    full(monkeypatch, lambda path: on.is_set() and path.endswith("model.safetensors") and ".part/" in path)
+
+    def rmtree(path: Any, *args: Any, **kwargs: Any) -> None:
+        if on.is_set() and len(attempts) < 3:
+            attempts.append(path)
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", path)
+        real(path, *args, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+
+    def body(rank: int) -> None:
+        training = Training()
+        with Checkpointer(tmp_path / "c") as checkpoints:
+            training.run(1)
+            on.set()
+            with pytest.raises(OSError, match="No space left"):
+                checkpoints.save(1, training.state, asynchronous=True)
+                checkpoints.wait()
+
+    simulate(3)(body)
+    assert len(attempts) == 3 and os.listdir(tmp_path / "c") == ["lock"]
 
 
 def test_where_a_full_disk_is_no_reason_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
