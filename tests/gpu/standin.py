@@ -1,7 +1,8 @@
 """A cupy for machines without a GPU: its arrays are the strict device's, its raw kernels run in the emulator.
 
 It has what the package uses of cupy, under cupy's names and with its refusals, and lives in tests alone. The
-settings say how many devices it pretends to have, and what is wrong with them.
+settings say how many devices it pretends to have, and what is wrong with them. Arrays remember the device that was
+current where they were made; a launch for arrays of another device is refused, as cupy refuses it without peer access.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import ctypes
 import importlib.machinery
 import sys
 import threading
+import weakref
 from contextlib import nullcontext
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from distgrad.backend.strict import array as strict_array
 from distgrad.backend.strict.array import StrictArray
 from distgrad.backend.strict.namespace import Namespace
 from tests.gpu import emulator
@@ -57,21 +60,94 @@ class _Pool:
         """There are none."""
 
 
-class _Device:
-    now = 0
+class _Thread(threading.local):
+    """Which device is current, in each thread; a new thread begins with the first one."""
 
+    def __init__(self) -> None:
+        self.device = 0
+        self.before: list[int] = []
+
+
+_thread = _Thread()
+
+
+class _Device:
     def __init__(self, number: int | None = None) -> None:
-        self.id = _Device.now if number is None else number
+        self.id = _thread.device if number is None else int(number)
+
+    def __int__(self) -> int:
+        return self.id
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Device) and other.id == self.id
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __enter__(self) -> _Device:
-        self.before, _Device.now = _Device.now, self.id
+        _thread.before.append(_thread.device)
+        _thread.device = self.id
         return self
 
     def __exit__(self, *error: Any) -> None:
-        _Device.now = self.before
+        _thread.device = _thread.before.pop()
 
     def use(self) -> None:
-        _Device.now = self.id
+        _thread.device = self.id
+
+    def synchronize(self) -> None:
+        """At once."""
+
+
+class _Places:
+    """On which device memory lies: by whoever owns it, so that views lie where their base does."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, int] = {}
+
+    def note(self, array: StrictArray) -> None:
+        """New memory lies on the current device."""
+        owner = _owner(array._memory)
+        if id(owner) not in self._known:
+            self._known[id(owner)] = _thread.device
+            weakref.finalize(owner, self._known.pop, id(owner)).atexit = False
+
+    def of(self, array: StrictArray) -> int:
+        return self._known.get(id(_owner(array._memory)), 0)
+
+    def check(self, arrays: list[StrictArray]) -> None:
+        """Refuse to launch a kernel for arrays that are not on the current device."""
+        for array in arrays:
+            if (where := self.of(array)) != _thread.device:
+                raise ValueError(f"The device where the array resides ({where}) is different from the current device "
+                                 f"({_thread.device}). Peer access is unavailable between these devices.")
+
+
+def _owner(memory: np.ndarray) -> np.ndarray:
+    while isinstance(memory.base, np.ndarray):
+        memory = memory.base
+    return memory
+
+
+_places = _Places()
+_init, _closed = StrictArray.__init__, strict_array._closed
+
+
+def _made(self: StrictArray, memory: np.ndarray) -> None:
+    _init(self, memory)
+    _places.note(self)
+
+
+def _launched(result: Any, inside: list[StrictArray]) -> Any:
+    """What a function gave back, after a look at whether it was one that launches: views and truths are not."""
+    if isinstance(result, np.ndarray):
+        changed = any(result is array._memory for array in inside)
+        view = any(_owner(result) is _owner(array._memory) for array in inside)
+        launched = changed or not view
+    else:
+        launched = result is None or isinstance(result, np.generic)
+    if launched:
+        _places.check(inside)
+    return _closed(result, inside)
 
 
 class _Event:
@@ -115,6 +191,8 @@ _SCALARS = {"i4": ctypes.c_int32, "i8": ctypes.c_int64, "u8": ctypes.c_uint64, "
 def _argument(value: Any) -> Any:
     """As cupy passes it: an array's address, a numpy scalar of its own size; Python numbers are refused here."""
     if isinstance(value, StrictArray):
+        if _places.of(value) != _thread.device:  # cupy does not look at these
+            raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
         return ctypes.c_void_p(value.address)
     assert isinstance(value, np.generic), f"a kernel's argument is an array or a numpy scalar, not {type(value)}"
     return _SCALARS[value.dtype.str[1:]](value.item())
@@ -152,7 +230,8 @@ def _runtime(settings: Settings) -> Any:
 
     return SimpleNamespace(
         CUDARuntimeError=CUDARuntimeError, runtimeGetVersion=lambda: settings.runtime, driverGetVersion=version,
-        getDeviceCount=devices, getDevice=lambda: _Device.now, deviceSynchronize=lambda: None,
+        getDeviceCount=devices, getDevice=lambda: _thread.device,
+        setDevice=lambda number: _Device(number).use(), deviceSynchronize=lambda: None,
         memGetInfo=lambda: (7 << 20, 16 << 20), getDeviceProperties=lambda number: {"name": b"Stand-in"},
         hostRegister=lambda where, size, flags: None, hostUnregister=lambda where: None)
 
@@ -188,7 +267,10 @@ def install(**given: Any) -> Any:
     special.__getattr__ = lambda name: getattr(_special(), name)  # type: ignore[method-assign]
     cupyx.scipy.special = special  # type: ignore[attr-defined]
     StrictArray.get, StrictArray.set = _get, _set  # type: ignore[attr-defined]
-    StrictArray.device = property(lambda self: _Device(0))  # type: ignore[attr-defined]
+    StrictArray.device = property(lambda self: _Device(_places.of(self)))  # type: ignore[attr-defined]
+    StrictArray.__init__ = _made  # type: ignore[method-assign]
+    strict_array._closed = _launched
+    _thread.device = 0
     StrictArray.data = property(lambda self: SimpleNamespace(ptr=self.address))  # type: ignore[attr-defined]
     for name, module in {"cupy": cupy, "cupyx": cupyx, "cupyx.scipy": cupyx.scipy,
                          "cupyx.scipy.special": special}.items():  # type: ignore[attr-defined]
@@ -210,6 +292,8 @@ def remove() -> None:
     for name in [name for name in sys.modules if name.split(".")[0] in ("cupy", "cupyx")
                  or name.startswith("distgrad.backend.gpu")]:
         del sys.modules[name]
+    StrictArray.__init__ = _init  # type: ignore[method-assign]
+    strict_array._closed = _closed
     for name in ("get", "set", "device", "data"):
         if name in StrictArray.__dict__:
             delattr(StrictArray, name)
