@@ -268,6 +268,7 @@ def install(**given: Any) -> Any:
     cupy, cupyx = ModuleType("cupy"), ModuleType("cupyx")
     names = Namespace(np)
     allocator: list[Any] = [pool.malloc]
+    _pinned.clear()
     pinned = queues.PinnedPool(_pinned, lambda: settings.pinned,
                                lambda: CUDARuntimeError("cudaErrorMemoryAllocation: out of memory"))
     queues.reset(lambda: _thread.device, lambda: settings.lazy)

@@ -184,12 +184,12 @@ def test_a_host_whose_memory_cannot_be_pinned(cupy: Any) -> None:
 
 
 def test_pinned_blocks_are_given_back_before_the_host_is_called_full(lazy: Any) -> None:
-    lazy.pinned = 100
+    lazy.pinned = 1024
     x = host(10).pin_memory().to("cuda", non_blocking=True)
     with pytest.raises(cuda.OutOfMemoryError):
-        host(12).pin_memory()
+        host(100).pin_memory()
     cuda.synchronize()
-    assert host(12).pin_memory().is_pinned() and x.shape == (10,)
+    assert host(100).pin_memory().is_pinned() and x.shape == (10,)
     cuda.empty_cache()
 
 

@@ -45,7 +45,7 @@ def pinned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         OutOfMemoryError: the host has not so much that can be pinned.
     """
     kind = np.dtype(dtype)
-    size = math.prod(shape) * kind.itemsize
+    size = _rounded(math.prod(shape) * kind.itemsize)
     if not size:
         return np.empty(shape, kind)
     error_of = cupy.cuda.runtime.CUDARuntimeError
@@ -59,6 +59,13 @@ def pinned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     except error_of as error:
         raise OutOfMemoryError(f"the host has no {size / _MIB:,.1f} MiB left that can be pinned ({error}): "
                                "do without pin_memory, or keep fewer pinned tensors") from None
+
+
+def _rounded(size: int) -> int:
+    """A size of which there are few, so that blocks of batches that differ a little serve each other: cupy's pool
+    finds a block of the same size only, and keeps all others."""
+    unit = max(512, 1 << max(0, size.bit_length() - 4))  # at most an eighth is lost
+    return -(-size // unit) * unit
 
 
 def out_of_memory(size: int) -> OutOfMemoryError:
