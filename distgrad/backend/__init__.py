@@ -13,6 +13,7 @@ from .base import (
     device_of,
     get,
     get_default_device,
+    is_pinned,
     move,
     of,
     of_type,
@@ -21,4 +22,4 @@ from .base import (
 from .collectives import Collectives
 
 __all__ = ["Backend", "Collectives", "Device", "DeviceArray", "cuda_device", "default_place", "device_of", "get",
-           "get_default_device", "move", "of", "of_type", "set_default_device"]
+           "get_default_device", "is_pinned", "move", "of", "of_type", "set_default_device"]

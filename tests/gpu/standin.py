@@ -21,16 +21,20 @@ import numpy as np
 from distgrad.backend.strict import array as strict_array
 from distgrad.backend.strict.array import StrictArray
 from distgrad.backend.strict.namespace import Namespace
-from tests.gpu import emulator
+from tests.gpu import emulator, queues
 
 __all__ = ["Settings", "install", "remove"]
 
 
 class Settings(SimpleNamespace):
-    """devices, driver and runtime (versions of CUDA), memory in bytes, broken (what the driver answers)."""
+    """devices, driver and runtime (versions of CUDA), memory and pinned in bytes, broken (what the driver answers).
+
+    lazy: copies that are not waited for are done as late as may be; see `queues`.
+    """
 
     def __init__(self, **given: Any) -> None:
-        super().__init__(**{"devices": 1, "driver": 12080, "runtime": 12090, "memory": 1 << 40, "broken": "", **given})
+        super().__init__(**{"devices": 1, "driver": 12080, "runtime": 12090, "memory": 1 << 40, "pinned": 1 << 40,
+                            "broken": "", "lazy": False, **given})
 
 
 class CUDARuntimeError(RuntimeError):
@@ -140,12 +144,19 @@ def _owner(memory: np.ndarray) -> np.ndarray:
 
 
 _places = _Places()
-_init, _closed = StrictArray.__init__, strict_array._closed
+_init, _opened, _closed = StrictArray.__init__, strict_array._opened, strict_array._closed
 
 
 def _made(self: StrictArray, memory: np.ndarray) -> None:
     _init(self, memory)
     _places.note(self)
+
+
+def _launching(x: Any, inside: list[StrictArray]) -> Any:
+    """An operand; what was queued before the launch is done before it."""
+    if isinstance(x, StrictArray):
+        queues.current_stream().run()
+    return _opened(x, inside)
 
 
 def _launched(result: Any, inside: list[StrictArray]) -> Any:
@@ -161,27 +172,7 @@ def _launched(result: Any, inside: list[StrictArray]) -> Any:
     return _closed(result, inside)
 
 
-class _Event:
-    done = True
-
-    def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
-        """Everything has ended when it is asked."""
-
-    def record(self, stream: Any = None) -> None:
-        assert stream is not None
-
-    def synchronize(self) -> None:
-        """At once."""
-
-
-class _Stream:
-    def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
-        """Work is done when it is queued."""
-
-    def wait_event(self, event: _Event) -> None:
-        assert isinstance(event, _Event)
-
-
+_pinned: dict[int, int] = {}  # address -> size
 _one_at_a_time = threading.Lock()  # simulated ranks launch from several threads
 
 
@@ -191,6 +182,7 @@ class _Kernel:
 
     def __call__(self, grid: tuple[int], block: tuple[int], args: tuple[Any, ...]) -> None:
         assert len(grid) == len(block) == 1 and 1 <= block[0] <= 1024 and 1 <= grid[0] < 1 << 31
+        queues.current_stream().run()
         with _one_at_a_time:
             self._run(ctypes.c_uint(grid[0]), ctypes.c_uint(block[0]), *map(_argument, args))
 
@@ -217,17 +209,49 @@ class _RawModule:
         return _Kernel(emulator.compiled(self._code), name)
 
 
+def _unheld(memory: np.ndarray) -> np.ndarray:
+    """The same memory, on which this array does not hold: whoever reads it later may find somebody else's numbers."""
+    return np.asarray(SimpleNamespace(__array_interface__=memory.__array_interface__))
+
+
 def _get(self: StrictArray, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> np.ndarray:
-    if out is not None:
-        assert out.shape == self.shape and out.dtype == self.dtype and out.flags.c_contiguous
-        out[...] = self._memory
-        return out
-    return np.array(self._memory, order=order)  # type: ignore[call-overload]
+    flags = self.flags
+    if out is None:
+        out = np.empty(self.shape, self.dtype, "F" if order == "A" and flags.f_contiguous and not flags.c_contiguous
+                       else "C")
+    if out.shape != self.shape:
+        raise ValueError(f"Shape mismatch. Expected shape: {self.shape}, actual shape: {out.shape}")
+    if out.dtype != self.dtype:
+        raise TypeError(f"{out.dtype} array cannot be obtained from {self.dtype} array")
+    if not (out.flags.c_contiguous or out.flags.f_contiguous):
+        raise RuntimeError("`out` cannot be specified when copying to non-contiguous ndarray")
+    owner, source, target = weakref.ref(_owner(self._memory)), _unheld(self._memory), _unheld(out)
+
+    def copy() -> None:
+        assert owner() is not None, "memory of the device was freed before the copy from it had ended"
+        target[...] = source
+
+    stream = stream or queues.current_stream()
+    stream.put(copy)
+    if blocking or not _is_pinned(out):
+        stream.synchronize()
+    return out
 
 
 def _set(self: StrictArray, host: np.ndarray, stream: Any = None) -> None:
+    """As the driver does it: memory that is not pinned has been read when the call returns."""
     assert self.shape == host.shape and self.dtype == host.dtype and self.flags.c_contiguous
-    self._memory[...] = host
+    source = _unheld(host) if _is_pinned(host) else host.copy()
+    memory = self._memory
+    (stream or queues.current_stream()).put(lambda: memory.__setitem__(..., source))
+
+
+def _pinned_at(where: int) -> bool:
+    return any(begin <= where < begin + size for begin, size in list(_pinned.items()))
+
+
+def _is_pinned(host: np.ndarray) -> bool:
+    return _pinned_at(host.__array_interface__["data"][0])
 
 
 def _runtime(settings: Settings) -> Any:
@@ -242,10 +266,11 @@ def _runtime(settings: Settings) -> Any:
     return SimpleNamespace(
         CUDARuntimeError=CUDARuntimeError, runtimeGetVersion=lambda: settings.runtime, driverGetVersion=version,
         getDeviceCount=devices, getDevice=lambda: _thread.device,
-        setDevice=lambda number: _Device(number).use(), deviceSynchronize=lambda: None,
+        setDevice=lambda number: _Device(number).use(), deviceSynchronize=queues.run_all,
         memGetInfo=lambda: (7 << 20, 16 << 20), getDeviceProperties=lambda number: {"name": b"Stand-in"},
         deviceGetPCIBusId=lambda number: f"0000:{number:02X}:00.0",
-        hostRegister=lambda where, size, flags: None, hostUnregister=lambda where: None)
+        hostRegister=lambda where, size, flags: _pinned.__setitem__(where, size),
+        hostUnregister=_pinned.pop)
 
 
 def install(**given: Any) -> Any:
@@ -255,8 +280,17 @@ def install(**given: Any) -> Any:
     cupy, cupyx = ModuleType("cupy"), ModuleType("cupyx")
     names = Namespace(np)
     allocator: list[Any] = [pool.malloc]
+    _pinned.clear()
+    pinned = queues.PinnedPool(_pinned, lambda: settings.pinned,
+                               lambda: CUDARuntimeError("cudaErrorMemoryAllocation: out of memory"))
+    queues.reset(lambda: _thread.device, lambda: settings.lazy)
 
     def array(host: Any, order: str = "C") -> StrictArray:
+        if isinstance(host, np.ndarray) and host.ndim and _is_pinned(host):
+            made = empty(host.shape, host.dtype)
+            memory = made._memory
+            queues.current_stream().put(lambda: memory.__setitem__(..., host))  # holds on to it, as cupy does
+            return made
         made = StrictArray(np.array(host, order=order))  # type: ignore[call-overload]
         allocator[0](made.nbytes)
         return made
@@ -269,9 +303,12 @@ def install(**given: Any) -> Any:
     cupy.__getattr__ = lambda name: getattr(names, name)  # type: ignore[method-assign]
     cupy.ndarray, cupy.array, cupy.empty, cupy.RawModule = StrictArray, array, empty, _RawModule  # type: ignore
     cupy.get_default_memory_pool = lambda: pool  # type: ignore[attr-defined]
+    cupy.get_default_pinned_memory_pool = lambda: pinned  # type: ignore[attr-defined]
     cupy.cuda = SimpleNamespace(  # type: ignore[attr-defined]
         runtime=_runtime(settings), memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError), Device=_Device,
-        Event=_Event, Stream=_Stream, get_current_stream=_Stream, alloc_pinned_memory=bytearray,
+        Event=queues.Event, Stream=queues.Stream, get_current_stream=queues.current_stream,
+        get_elapsed_time=queues.elapsed_time, alloc_pinned_memory=pinned.malloc,
+        pinned_memory=SimpleNamespace(is_memory_pinned=_pinned_at),
         set_allocator=lambda function: allocator.__setitem__(0, function), nccl=SimpleNamespace(available=False))
     cupy.__version__ = "14.2.0"  # type: ignore[attr-defined]
     cupyx.errstate = lambda **options: nullcontext()  # type: ignore[attr-defined]
@@ -282,7 +319,7 @@ def install(**given: Any) -> Any:
     StrictArray.get, StrictArray.set = _get, _set  # type: ignore[attr-defined]
     StrictArray.device = property(lambda self: _Device(_places.of(self)))  # type: ignore[attr-defined]
     StrictArray.__init__ = _made  # type: ignore[method-assign]
-    strict_array._closed = _launched
+    strict_array._opened, strict_array._closed = _launching, _launched
     _thread.device = 0
     StrictArray.data = property(lambda self: SimpleNamespace(ptr=self.address))  # type: ignore[attr-defined]
     for name, module in {"cupy": cupy, "cupy.cuda": cupy.cuda, "cupyx": cupyx, "cupyx.scipy": cupyx.scipy,
@@ -306,7 +343,7 @@ def remove() -> None:
                  or name.startswith("distgrad.backend.gpu")]:
         del sys.modules[name]
     StrictArray.__init__ = _init  # type: ignore[method-assign]
-    strict_array._closed = _closed
+    strict_array._opened, strict_array._closed = _opened, _closed
     for name in ("get", "set", "device", "data"):
         if name in StrictArray.__dict__:
             delattr(StrictArray, name)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.gpu import standin
+from tests.gpu import queues, standin
 
 __all__ = ["Library", "installed"]
 
@@ -85,49 +84,52 @@ class _Queued:
         self.memory[...] = self.meeting.outputs[self.rank]
 
 
-class _Event(standin._Event):
-    """What was queued on a stream when it was recorded."""
+class _Event(queues.Event):
+    """A place in a stream, behind collectives that may not have ended."""
 
-    recorded: list[_Queued] | None = None
-    of_collectives = False
+    collectives: list[_Queued] | None = None
+    of_computation = False
 
     def record(self, stream: Any = None) -> None:
-        assert stream.device in (None, standin._thread.device), "an event is recorded on its own device"
-        stream.queued = [one for one in stream.queued if not one.written]
-        self.recorded, self.of_collectives = list(stream.queued), not stream.null
+        super().record(stream)
+        assert stream.device_id in (-1, standin._thread.device), "an event is recorded on its own device"
+        stream.collectives = [one for one in stream.collectives if not one.written]
+        self.collectives, self.of_computation = list(stream.collectives), stream.device_id == -1
 
     @property
-    def done(self) -> bool:  # type: ignore[override]
-        return all(one.ended for one in self.recorded or ())
+    def done(self) -> bool:
+        return all(one.ended for one in self.collectives or ()) and super().done
 
     def synchronize(self) -> None:
-        for one in self.recorded or ():
+        for one in self.collectives or ():
             one.finish()
+        super().synchronize()
 
 
-class _Stream(standin._Stream):
-    """The computation's, on which everything is done at once, or one for collectives."""
+class _Stream(queues.Stream):
+    """The computation's, on which everything is done at once, or another one, which may carry collectives."""
 
-    _numbers = itertools.count(1)
     known: dict[int, _Stream] = {}
 
-    def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
-        super().__init__(null, non_blocking)
-        self.null, self.queued, self.behind = null, [], False
-        self.device = None if null else standin._thread.device
-        self.ptr = 0 if null else next(self._numbers)
+    def __init__(self, null: bool = False, **options: Any) -> None:
+        super().__init__(null, **options)
+        self.collectives: list[_Queued] = []
+        self.behind = False  # what the computation has queued, after the last collective
         self.known[self.ptr] = self
 
     def wait_event(self, event: Any) -> None:
-        assert event.recorded is not None, "an event is waited for that was never recorded"
-        if self.null:
-            event.synchronize()
-        else:
-            self.behind = self.behind or not event.of_collectives
+        assert event.collectives is not None, "an event is waited for that was never recorded"
+        if self.device_id != -1:
+            self.behind = self.behind or event.of_computation
+        elif event.collectives:
+            event.synchronize()  # the computation goes on at once, and so has to have them now
+        if not event.collectives:
+            super().wait_event(event)
 
     def synchronize(self) -> None:
-        for one in self.queued:
+        for one in self.collectives:
             one.finish()
+        super().synchronize()
 
 
 class _World:
@@ -222,7 +224,7 @@ class _Communicator:
     def _queue(self, name: str, where: int, count: int, kind: int, extra: int, stream: int,
                work: Callable[[list[Any]], list[Any]]) -> None:
         assert not self.world.aborted and self.rank not in self.world.destroyed, "the communicator is gone"
-        assert standin._thread.device == self.device == _Stream.known[stream].device
+        assert standin._thread.device == self.device == _Stream.known[stream].device_id
         assert _Stream.known[stream].behind, f"{name} does not come after what the computation has queued"
         assert standin._places.at(where, count * _KINDS[kind].itemsize) == self.device, f"{name} of foreign memory"
         memory = np.frombuffer((ctypes.c_char * (count * _KINDS[kind].itemsize)).from_address(where), _KINDS[kind])
@@ -233,7 +235,7 @@ class _Communicator:
             self.count += 1
             queued = _Queued(self.world, meeting, self.rank, memory)
             meeting.come(self.rank, call, queued.before, work)
-        _Stream.known[stream].queued.append(queued)
+        _Stream.known[stream].collectives.append(queued)
 
     def allReduce(self, send: int, recv: int, count: int, kind: int, op: int, stream: int) -> None:
         assert send == recv and op in (_SUM, _AVG)
