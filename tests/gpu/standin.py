@@ -270,7 +270,7 @@ def _runtime(settings: Settings) -> Any:
         memGetInfo=lambda: (7 << 20, 16 << 20), getDeviceProperties=lambda number: {"name": b"Stand-in"},
         deviceGetPCIBusId=lambda number: f"0000:{number:02X}:00.0",
         hostRegister=lambda where, size, flags: _pinned.__setitem__(where, size),
-        hostUnregister=_pinned.pop)
+        hostUnregister=lambda where: _pinned.pop(where, None))
 
 
 def install(**given: Any) -> Any:
