@@ -304,18 +304,19 @@ def default_place() -> Device | None:
 
 def get_default_device() -> Device:
     """The device on which tensors are made when nothing is said."""
-    return Device("cpu") if _default is None else _default
+    return Device("cpu") if _default is None else get(_default).place(_default)
 
 
 def set_default_device(device: Device | str | None) -> None:
     """Make tensors on `device` from now on, in all threads, where nothing else is said; None is the host.
 
     It is asked by functions that make tensors (`tensor`, `zeros`, `randn`, ...) and by layers; `from_numpy`, which
-    shares memory, and `*_like` stay where they are.
+    shares memory, and `*_like` stay where they are. 'cuda' without a number is each thread's own device.
 
     Raises:
         RuntimeError: the device is unknown, or not there.
     """
     global _default
-    found = None if device is None else get(device).place(Device(device))
-    _default = None if found is None or found.type == "cpu" else found
+    found = Device("cpu") if device is None else Device(device)
+    get(found).place(found)
+    _default = None if found.type == "cpu" else found

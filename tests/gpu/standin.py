@@ -267,7 +267,8 @@ def _runtime(settings: Settings) -> Any:
         CUDARuntimeError=CUDARuntimeError, runtimeGetVersion=lambda: settings.runtime, driverGetVersion=version,
         getDeviceCount=devices, getDevice=lambda: _thread.device,
         setDevice=lambda number: _Device(number).use(), deviceSynchronize=queues.run_all,
-        memGetInfo=lambda: (7 << 20, 16 << 20), getDeviceProperties=lambda number: {"name": b"Stand-in"},
+        memGetInfo=lambda: (7 << 20, 16 << 20), getDeviceProperties=lambda number: {
+            "name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": 16 << 20, "multiProcessorCount": 4},
         deviceGetPCIBusId=lambda number: f"0000:{number:02X}:00.0",
         hostRegister=lambda where, size, flags: _pinned.__setitem__(where, size),
         hostUnregister=lambda where: _pinned.pop(where, None))
@@ -321,7 +322,8 @@ def install(**given: Any) -> Any:
     StrictArray.__init__ = _made  # type: ignore[method-assign]
     strict_array._opened, strict_array._closed = _launching, _launched
     _thread.device = 0
-    StrictArray.data = property(lambda self: SimpleNamespace(ptr=self.address))  # type: ignore[attr-defined]
+    StrictArray.data = property(lambda self: SimpleNamespace(
+        ptr=self.address, device_id=_places.of(self)))  # type: ignore[attr-defined]
     for name, module in {"cupy": cupy, "cupy.cuda": cupy.cuda, "cupyx": cupyx, "cupyx.scipy": cupyx.scipy,
                          "cupyx.scipy.special": special}.items():  # type: ignore[attr-defined]
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)

@@ -19,7 +19,7 @@ import numpy as np
 from ...errors import OutOfMemoryError
 from ..base import Backend, Copy, Device
 from ..collectives import Collectives
-from . import copies, driver, kernels, memory, nccl
+from . import copies, current, driver, kernels, memory, nccl
 from .random import uniform
 
 __all__ = ["GPU"]
@@ -88,7 +88,7 @@ class GPU(Backend):
 
     def current(self) -> int:
         """The number of the device on which new arrays lie."""
-        return int(cupy.cuda.runtime.getDevice())
+        return current.current()
 
     def count(self) -> int:
         """How many devices there are."""
@@ -106,9 +106,12 @@ class GPU(Backend):
                                f"{f'are {found} CUDA devices, cuda:0 to cuda:{found - 1}' if found > 1 else ''}")
         return device
 
+    def _number(self, device: Device) -> int:
+        number = self.place(device).index
+        return 0 if number is None else number
+
     def using(self, device: Device) -> AbstractContextManager[Any]:
-        context: AbstractContextManager[Any] = cupy.cuda.Device(self.place(device).index)
-        return context
+        return current.using(self._number(device))
 
     def synchronize(self, device: Device | None = None) -> None:
         with self.using(device or self.device):
@@ -223,12 +226,33 @@ class GPU(Backend):
 
     def select(self, device: Device) -> None:
         """Make a device the current one of this thread."""
-        cupy.cuda.Device(self.place(device).index).use()
+        current.select(self._number(device))
 
-    def title(self, device: Device) -> str:
-        """The name under which a device is sold."""
-        name = cupy.cuda.runtime.getDeviceProperties(self.place(device).index)["name"]
-        return name.decode() if isinstance(name, bytes) else str(name)
+    def properties(self, device: Device) -> dict[str, Any]:
+        """What CUDA says about a device."""
+        found: dict[str, Any] = cupy.cuda.runtime.getDeviceProperties(self._number(device))
+        return found
+
+    def new_stream(self, device: Device, priority: int = 0) -> Any:
+        """A stream beside all others of the device."""
+        with self.using(device):
+            return cupy.cuda.Stream(non_blocking=True, **({"priority": priority} if priority else {}))
+
+    def stream_of(self, device: Device) -> Any:
+        """The stream on which this thread's work on the device is queued."""
+        return cupy.cuda.get_current_stream(self._number(device))
+
+    def default_stream(self) -> Any:
+        """The one that is current where nothing was said."""
+        return cupy.cuda.Stream.null
+
+    def new_event(self, timed: bool, blocking: bool) -> Any:
+        """An event of the current device."""
+        return cupy.cuda.Event(block=blocking, disable_timing=not timed)
+
+    def elapsed_time(self, start: Any, end: Any) -> float:
+        """Milliseconds between two events that have been reached."""
+        return float(cupy.cuda.get_elapsed_time(start, end))
 
 
 def _unpin(where: int) -> None:
