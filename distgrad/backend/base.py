@@ -18,8 +18,9 @@ from typing import Any
 from .._typing import Array, DType, Shape
 from .collectives import Collectives
 
-__all__ = ["Backend", "Copy", "Device", "DeviceArray", "Kernels", "cuda_device", "default_place", "device_of", "get",
-           "get_default_device", "is_pinned", "move", "of", "of_type", "register", "set_default_device"]
+__all__ = ["Backend", "Copy", "Device", "DeviceArray", "Kernels", "cuda_device", "default_place", "device_of",
+           "found_several", "get", "get_default_device", "is_pinned", "move", "of", "of_type", "register",
+           "set_default_device", "when_several"]
 
 
 class Device:
@@ -63,8 +64,7 @@ class Kernels:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         found = self._backend.override(name)
         if found is None:
-            reference = importlib.import_module("distgrad.backend.reference").find(name)
-            found = partial(reference, self._backend.xp)
+            found = self._backend.bind(importlib.import_module("distgrad.backend.reference").find(name))
         setattr(self, name, found)
         return found
 
@@ -93,6 +93,7 @@ class Backend:
     array_type: type
     scalar_types: tuple[type, ...] = ()
     device: Device
+    several = False  # whether there are several devices of this kind
 
     def __init__(self) -> None:
         self.kernels = Kernels(self)
@@ -105,6 +106,10 @@ class Backend:
     def override(self, name: str) -> Callable[..., Any] | None:
         """A kernel of this device's own, or None for the reference."""
         return None
+
+    def bind(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function (xp, *arrays) for this device's arrays."""
+        return partial(function, self.xp)
 
     def empty(self, shape: Shape, dtype: DType) -> Array:
         """Uninitialised memory. Every allocation of the layers above passes here."""
@@ -184,6 +189,10 @@ class Backend:
         """A context in which new arrays lie on this device."""
         return nullcontext()
 
+    def beside(self, array: Array) -> AbstractContextManager[Any] | None:
+        """A context for work on an array; None where none is needed: that is so unless there are several devices."""
+        return None
+
     def synchronize(self, device: Device | None = None) -> None:
         """Return when everything queued on the device has ended."""
 
@@ -216,6 +225,7 @@ _FACTORIES: dict[str, str] = {"cpu": "distgrad.backend.cpu", "cuda": "distgrad.b
                               "strict": "distgrad.backend.strict"}
 _BY_TYPE: dict[type, Backend] = {}
 _BY_NAME: dict[str, Backend] = {}
+_waiting: list[Callable[[], None]] = []
 
 
 def register(backend: Backend) -> Backend:
@@ -224,6 +234,20 @@ def register(backend: Backend) -> Backend:
     _BY_TYPE[backend.array_type] = backend
     DeviceArray.register(backend.array_type)
     return backend
+
+
+def when_several(callback: Callable[[], None]) -> None:
+    """Call `callback()` once when a kind of device turns out to have several; at once where that is known."""
+    if any(backend.several for backend in _BY_NAME.values()):
+        callback()
+    else:
+        _waiting.append(callback)
+
+
+def found_several() -> None:
+    """A backend that was just registered has several devices."""
+    while _waiting:
+        _waiting.pop()()
 
 
 def of_type(kind: type) -> Backend:

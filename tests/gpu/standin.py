@@ -144,6 +144,7 @@ def _owner(memory: np.ndarray) -> np.ndarray:
 
 
 _places = _Places()
+_copied = StrictArray.copy  # type: ignore[attr-defined]
 _init, _opened, _closed = StrictArray.__init__, strict_array._opened, strict_array._closed
 
 
@@ -250,6 +251,12 @@ def _pinned_at(where: int) -> bool:
     return any(begin <= where < begin + size for begin, size in list(_pinned.items()))
 
 
+def _copy(self: StrictArray, order: str = "C") -> StrictArray:
+    """On the current device, wherever the array lies."""
+    queues.current_stream().run()
+    return StrictArray(self._memory.copy(order))  # type: ignore[arg-type]
+
+
 def _is_pinned(host: np.ndarray) -> bool:
     return _pinned_at(host.__array_interface__["data"][0])
 
@@ -287,6 +294,8 @@ def install(**given: Any) -> Any:
     queues.reset(lambda: _thread.device, lambda: settings.lazy)
 
     def array(host: Any, order: str = "C") -> StrictArray:
+        if isinstance(host, StrictArray):
+            return names.array(host, order=order)  # type: ignore[no-any-return]
         if isinstance(host, np.ndarray) and host.ndim and _is_pinned(host):
             made = empty(host.shape, host.dtype)
             memory = made._memory
@@ -317,11 +326,12 @@ def install(**given: Any) -> Any:
     special = ModuleType("cupyx.scipy.special")
     special.__getattr__ = lambda name: getattr(_special(), name)  # type: ignore[method-assign]
     cupyx.scipy.special = special  # type: ignore[attr-defined]
-    StrictArray.get, StrictArray.set = _get, _set  # type: ignore[attr-defined]
+    StrictArray.get, StrictArray.set, StrictArray.copy = _get, _set, _copy  # type: ignore[attr-defined]
     StrictArray.device = property(lambda self: _Device(_places.of(self)))  # type: ignore[attr-defined]
     StrictArray.__init__ = _made  # type: ignore[method-assign]
     strict_array._opened, strict_array._closed = _launching, _launched
     _thread.device = 0
+    _thread.before.clear()
     StrictArray.data = property(lambda self: SimpleNamespace(
         ptr=self.address, device_id=_places.of(self)))  # type: ignore[attr-defined]
     for name, module in {"cupy": cupy, "cupy.cuda": cupy.cuda, "cupyx": cupyx, "cupyx.scipy": cupyx.scipy,
@@ -345,6 +355,7 @@ def remove() -> None:
                  or name.startswith("distgrad.backend.gpu")]:
         del sys.modules[name]
     StrictArray.__init__ = _init  # type: ignore[method-assign]
+    StrictArray.copy = _copied  # type: ignore[attr-defined]
     strict_array._opened, strict_array._closed = _opened, _closed
     for name in ("get", "set", "device", "data"):
         if name in StrictArray.__dict__:
