@@ -49,19 +49,22 @@ class DeviceRanks:
     def close(self) -> None:
         """One user less; the last one gives them back. Collective."""
         self.users -= 1
-        if not self.users and self.collectives.usable:
-            self._drain()
-            self.comm.barrier()  # others may still read what lies in this rank's part
+        if self.users:
+            return
+        self._drain()
+        well = self.collectives.usable  # and when all are there, nobody reads this rank's memory any more
+        if all(self.comm.allgather_bytes(b"well" if well else b"")):
             self.collectives.close()
-            self._forget()
-            self._leave()
+        else:
+            self.collectives.abort()
+        self._forget()
+        self._leave()
 
     def _end(self) -> None:
         """The communicator or the program ends, and nobody can be asked."""
         self._leave()
-        if self.collectives.usable:
-            self._drain()
-            self.collectives.abort()
+        self._drain()
+        self.collectives.abort()
 
     def _leave(self) -> None:
         atexit.unregister(self._end)
@@ -73,7 +76,7 @@ class DeviceRanks:
 
     def _drain(self) -> None:
         deadline = Deadline()
-        while not self.collectives.done and not deadline.hard_passed():
+        while self.collectives.usable and not self.collectives.done and not deadline.hard_passed():
             time.sleep(_LOOK / 10)
 
 
