@@ -130,7 +130,7 @@ class DataParallel:
                 else WireControl(own)
             exchange = staged(chosen.exchange(standing_in(self._groups, self._twins)), self._twins)
             self._reducer = Reducer(self._groups, own, exchange, control, overlap=overlap, nonfinite=nonfinite,
-                                    label=label)
+                                    label=label, collectives=chosen.collectives)
             _connect(self._reducer)
             for group in self._groups:
                 group.collectives = None if on_host(group.flat) else chosen.collectives

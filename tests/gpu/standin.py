@@ -123,7 +123,8 @@ class _Places:
 
     def at(self, address: int, nbytes: int) -> int | None:
         """On which device these bytes belong to a live array; None if they do not."""
-        return next((self._known[owner] for owner, (begin, end) in tuple(self._ranges.items())
+        now = self._ranges.copy()  # at once: the garbage collector takes arrays away while one goes through them
+        return next((self._known.get(owner) for owner, (begin, end) in now.items()
                      if begin <= address and address + nbytes <= end), None)
 
     def of(self, array: StrictArray) -> int:

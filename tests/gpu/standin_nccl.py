@@ -64,20 +64,20 @@ class _Queued:
 
     @property
     def ended(self) -> bool:
-        if self.meeting.there.is_set() or self.world.aborted:
+        if self.meeting.there.is_set() or self.world.hopeless(self.meeting):
             self.finish()
         return self.written
 
     def finish(self) -> None:
         for _ in range(int(_PATIENCE * 100)):
-            if self.written or self.world.aborted or self.meeting.there.wait(0.01):
+            if self.written or self.world.hopeless(self.meeting) or self.meeting.there.wait(0.01):
                 break
         else:
             raise AssertionError(f"rank {self.rank} waits for its device, and {self.meeting.calls} has not all ranks")
         if self.written:
             return
         self.written = True
-        if self.world.aborted:
+        if self.world.hopeless(self.meeting):
             return
         assert not self.meeting.wrong, self.meeting.wrong
         assert self.memory.tobytes() == self.before.tobytes(), "memory was written to while it was on its way"
@@ -139,8 +139,15 @@ class _World:
         self.size = size
         self.joined: dict[int, int] = {}  # rank -> device
         self.meetings: dict[int, _Meeting] = {}
-        self.aborted = False
         self.destroyed: set[int] = set()
+
+    def hopeless(self, meeting: _Meeting) -> bool:
+        """Whether a rank is gone that has not come to it."""
+        return any(meeting.calls[rank] is None for rank in self.destroyed)
+
+    @property
+    def aborted(self) -> bool:
+        return any(map(self.hopeless, tuple(self.meetings.values())))
 
 
 class Library:
@@ -150,7 +157,8 @@ class Library:
         number: its version.
         fails: ranks whose attempt to join raises, with what.
         stuck: ranks whose attempt never gets as far as the others'.
-        broken: ranks on which an error has come up, with what.
+        refuses: ranks whose calls raise, with what.
+        broken: ranks on which an error has come up that a look finds, with what.
         log: for each rank its calls (name, count, datatype, op or root).
     """
 
@@ -161,6 +169,7 @@ class Library:
         self.number = 23203
         self.fails: dict[int, str] = {}
         self.stuck: set[int] = set()
+        self.refuses: dict[int, str] = {}
         self.broken: dict[int, str] = {}
         self.log: dict[int, list[tuple[Any, ...]]] = {}
         self.worlds: dict[bytes, _World] = {}
@@ -223,7 +232,9 @@ class _Communicator:
 
     def _queue(self, name: str, where: int, count: int, kind: int, extra: int, stream: int,
                work: Callable[[list[Any]], list[Any]]) -> None:
-        assert not self.world.aborted and self.rank not in self.world.destroyed, "the communicator is gone"
+        assert self.rank not in self.world.destroyed, "the communicator is gone"
+        if self.rank in self.library.refuses:
+            raise NcclError(1, self.library.refuses[self.rank])
         assert standin._thread.device == self.device == _Stream.known[stream].device_id
         assert _Stream.known[stream].behind, f"{name} does not come after what the computation has queued"
         assert standin._places.at(where, count * _KINDS[kind].itemsize) == self.device, f"{name} of foreign memory"
@@ -272,9 +283,6 @@ class _Communicator:
     def abort(self) -> None:
         with self.library.changed:
             self.world.destroyed.add(self.rank)
-            if self.world.destroyed < set(self.world.joined) and any(
-                    not meeting.there.is_set() for meeting in self.world.meetings.values()):
-                self.world.aborted = True
 
     def destroy(self) -> None:
         assert not self.world.aborted

@@ -270,23 +270,30 @@ def test_a_rank_that_raises_in_backward_leaves_nobody_behind(nccl: Any) -> None:
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_an_error_of_nccl_is_raised_and_ends_the_others_too(nccl: Any) -> None:
-    def body(rank: int) -> None:
-        model = DataParallel(net("float32"))
+@pytest.mark.parametrize("when", ["refuses", "broken"])
+def test_an_error_of_nccl_is_raised_on_every_rank_and_ends_what_devices_wait_for(nccl: Any, when: str) -> None:
+    def body(rank: int) -> str:
+        model = DataParallel(net("float32"), bucket_bytes=SMALL)
         plain(model, 0, rank, "float32")
+        kept = model.module.last.weight.grad.cpu().numpy()
+        hook = model.module.first.weight.register_hook(
+            lambda g: getattr(nccl, when).update({1: "an illegal memory access"}))
+        mine = r"NCCL failed on rank 1, on cuda:1: .*an illegal memory access.*NCCL_DEBUG=INFO"
+        theirs = "backward raised on rank 1: CommError: NCCL failed on rank 1|on cuda:0: .*remote process exited"
+        with pytest.raises(CommError, match=mine if rank == 1 else theirs):
+            plain(model, 1, rank, "float32")
+        np.testing.assert_array_equal(model.module.last.weight.grad.cpu().numpy(), kept)
+        with pytest.raises(CommError, match=rf"NCCL's communicator of rank {rank} was given up"):
+            plain(model, 1, rank, "float32")
+        hook.remove()
         world().barrier()
-        nccl.broken[1] = "an illegal memory access"
-        world().barrier()
-        if rank == 1:
-            with pytest.raises(RuntimeError, match=r"failed on rank 1, on cuda:1.*illegal memory.*NCCL_DEBUG=INFO"):
-                plain(model, 1, rank, "float32")
-            with pytest.raises(CommError, match=r"NCCL's communicator of rank 1 was given up after NcclError"):
-                model._reducer.exchange.collectives.check()
-            raise ValueError("enough")
-        plain(model, 1, rank, "float32")
+        getattr(nccl, when).clear()
+        model.close()
+        again = DataParallel(net("float32"), bucket_bytes=SMALL)
+        plain(again, 1, rank, "float32")
+        return again.transport
 
-    with pytest.raises(ValueError, match="enough"):
-        on_own_devices(2, body)
+    assert on_own_devices(2, body) == ["nccl"] * 2
 
 
 @pytest.mark.parametrize("shared", [[0, 0], [0, 1, 0]])
