@@ -39,6 +39,7 @@ class ZeroRedundancyOptimizer:
 
     Attributes:
         param_groups: the optimizer's; options may be changed between steps, the same on every rank.
+        steps_taken: how often `step` was called.
 
     Raises:
         TypeError: the class is no optimizer that a rule describes.
@@ -52,6 +53,7 @@ class ZeroRedundancyOptimizer:
                             f"{getattr(optimizer_class, '__name__', optimizer_class)}")
         self._optimizer = optimizer_class(params, **defaults)
         self.param_groups = self._optimizer.param_groups
+        self.steps_taken = 0
         self._options: dict[Any, dict[str, Any]] = {}  # parameter -> its group of options
         flat_groups: dict[Group, None] = {}
         for options in self.param_groups:
@@ -91,6 +93,7 @@ class ZeroRedundancyOptimizer:
             if p._grad is not None:
                 p.bump()
         self._optimizer.mark([part.group for part in self._shares])
+        self.steps_taken += 1
         return loss
 
     def _stretches(self, part: Share) -> Iterator[tuple[int, int, int, dict[str, Any]]]:
