@@ -38,7 +38,7 @@ class Run:
         places = _places(params, arrays)
         return len(places) == len(self._places) and all(map(is_, places, self._places))
 
-    def step(self, gradients: Sequence[Array], options: Mapping[str, Any], step: int, factor: float) -> None:
+    def step(self, gradients: Sequence[Array], options: Mapping[str, Any], step: int, factor: float | Array) -> None:
         """Update all parameters in place; `gradients` are in their shapes."""
         if len(gradients) != len(self._sources) or not all(map(is_, gradients, self._sources)):
             self._sources = list(gradients)

@@ -12,9 +12,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from ...backend import of
+from ...backend import device_of, move, of
 from ...errors import rank_prefix
-from ...flat import GRID, Group, Placement, State
+from ...flat import GRID, Group, Placement, State, clip_factor, multiply_
 from ...graph.base import TensorBase, from_raw
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_grad_norms", "get_total_norm"]
@@ -85,7 +85,7 @@ def clip_grad_value_(parameters: Any, clip_value: float, foreach: bool | None = 
     limit = float(clip_value)
     groups, others = _by_group(_with_gradients(parameters))
     for group, members in groups.items():
-        group.change(members, lambda part: of(part).xp.clip(part, -limit, limit, out=part))
+        group.change(members, lambda parts: [of(part).xp.clip(part, -limit, limit, out=part) for part in parts])
     for q in others:
         array = q._grad.array
         of(array).xp.clip(array, -limit, limit, out=array)
@@ -128,8 +128,12 @@ def _by_group(parameters: Iterable[Any]) -> tuple[dict[Group, list[Placement]], 
 
 def _partials(arrays: list[Any], p: float) -> list[Any]:
     """Sums of |x|^p over blocks, float64: those of neighbours of one dtype together."""
-    return [of(run[0]).kernels.norms_of(run, p, GRID)
-            for _, each in itertools.groupby(arrays, lambda a: (a.__class__, a.dtype)) for run in [list(each)]]
+    return [of(run[0]).kernels.norms_of(run, p, GRID) for run in _runs(arrays)]
+
+
+def _runs(arrays: list[Any]) -> list[list[Any]]:
+    """Neighbours of one kind of device and one dtype together."""
+    return [list(run) for _, run in itertools.groupby(arrays, lambda a: (a.__class__, a.dtype))]
 
 
 def _norm(groups: dict[Group, list[Placement]], others: list[Any], p: float) -> Any:
@@ -146,7 +150,7 @@ def _combined(parts: list[Any], arrays: list[Any], p: float) -> Any:
 
         return tensor(0.0)
     xp = of(arrays[0]).xp
-    partials = parts[0] if len(parts) == 1 else xp.concatenate(parts)
+    partials = parts[0] if len(parts) == 1 else xp.concatenate([move(part, device_of(arrays[0])) for part in parts])
     if p == math.inf:
         norm = partials.max() if partials.size else xp.zeros(())
     else:
@@ -166,18 +170,12 @@ def _check_finite(norm: Any, error_if_nonfinite: bool) -> None:
 
 def _scale(groups: dict[Group, list[Placement]], others: list[Any], max_norm: float, norm: Any) -> None:
     """Multiply gradients by the clip factor, rounded to their dtype first."""
-    factor = float(max_norm) / (float(norm) + 1e-6)
-    if factor > 1:
-        factor = 1.0  # NaN stays NaN
+    found = getattr(norm, "array", norm)
     for group, members in groups.items():
-        group.scale(factor, members)
+        group.scale(clip_factor(max_norm, found, group.flat), members)
         for placement in members:
             placement.home.bump()
+    for run in _runs([q._grad.array for q in others]):
+        multiply_(run, clip_factor(max_norm, found, run[0]))
     for q in others:
-        _multiply(q._grad.array, factor)
         q._grad.bump()
-
-
-def _multiply(array: Any, factor: float) -> None:
-    if factor != 1:  # times 1 changes no bit
-        array *= array.dtype.type(factor)
