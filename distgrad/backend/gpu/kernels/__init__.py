@@ -14,8 +14,8 @@ from typing import Any
 __all__ = ["find"]
 
 _MODULES = {
-    "lines": ("gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "in_range", "log_sigmoid", "relu_backward",
-              "sigmoid", "sigmoid_backward", "silu", "tanh_backward"),
+    "lines": ("gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "in_range", "log_sigmoid",
+              "probabilities", "relu_backward", "sigmoid", "sigmoid_backward", "silu", "tanh_backward"),
     "many": ("adam_", "adam_plan", "clip_factor", "multiply_", "norm_blocks", "norms_of", "sgd_", "sgd_plan"),
     "recurrent": ("gru_layer", "gru_layer_backward", "lstm_layer", "lstm_layer_backward"),
     "rows": ("attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "log_softmax",

@@ -262,9 +262,12 @@ def adam_plan(ps: Sequence[Any], ms: Sequence[Any], vs: Sequence[Any],
     return _plan("adam", ps, [ms, vs, vmaxs], launch)
 
 
-def sgd_(p: Any, g: Any, buf: Any, *options: Any) -> None:
-    sgd_plan([p], None if buf is None else [buf])([g], *options)
+def sgd_(p: Any, g: Any, buf: Any, lr: float, momentum: float, dampening: float, weight_decay: float, nesterov: bool,
+         first: bool, factor: Any) -> None:
+    sgd_plan([p], None if buf is None else [buf])([g], lr, momentum, dampening, weight_decay, nesterov, first, factor)
 
 
-def adam_(p: Any, g: Any, m: Any, v: Any, vmax: Any, *options: Any) -> None:
-    adam_plan([p], [m], [v], None if vmax is None else [vmax])([g], *options)
+def adam_(p: Any, g: Any, m: Any, v: Any, vmax: Any, lr: float, beta1: float, beta2: float, eps: float,
+          weight_decay: float, decoupled: bool, step: int, factor: Any) -> None:
+    update = adam_plan([p], [m], [v], None if vmax is None else [vmax])
+    update([g], lr, beta1, beta2, eps, weight_decay, decoupled, step, factor)
