@@ -17,7 +17,7 @@ from distgrad.nn import functional as F
 
 __all__ = ["FAMILIES", "Family", "Step"]
 
-WORDS, LENGTH = 11, 6
+WORDS, LENGTH = 11, 4
 
 
 class Recurrent(nn.Module):
@@ -116,7 +116,7 @@ FAMILIES = {
     "mlp": Family(_mlp, _vectors),
     "cnn": Family(_cnn, lambda s: (s.standard_normal((4, 1, 8, 8)).astype("float32"), s.integers(0, 3, 4)), drops=1),
     "lstm": Family(Recurrent, lambda s: (s.standard_normal((4, 5, 5)).astype("float32"), s.integers(0, 3, 4)), drops=1),
-    "gpt": Family(Language, lambda s: (s.integers(0, WORDS, (4, LENGTH)), s.integers(0, WORDS, 4 * LENGTH)), drops=5,
+    "gpt": Family(Language, lambda s: (s.integers(0, WORDS, (2, LENGTH)), s.integers(0, WORDS, 2 * LENGTH)), drops=5,
                   checks=3),
     "wide": Family(lambda: _mlp(900), _vectors),  # several buckets
     "losses": Family(_mlp, _numbers, _other_losses, checks=0),

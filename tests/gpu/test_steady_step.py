@@ -34,12 +34,10 @@ def test_every_way_is_counted() -> None:
     assert found == {"to device": 3, "to host": 1, "values": 2, "waits": 1}
 
 
-@pytest.mark.parametrize("look", [False, True], ids=["", "gradients looked at"])
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_steady_step_moves_its_batch_alone(family: str, way: str, look: bool) -> None:
+@pytest.mark.parametrize(("family", "look"), [*((family, False) for family in FAMILIES), ("mlp", True)])
+def test_a_steady_step_moves_its_batch_alone(family: str, look: bool, way: str) -> None:
     step = Step(family, adam, WAYS[way], device="cuda", look=look)
-    step()
     step()
     with counted() as found:
         norm = step()
