@@ -16,7 +16,7 @@ from typing import Any
 
 from ..backend import get
 from ..errors import rank_prefix
-from ..flat import Group, Slot, State
+from ..flat import Group, Slot, State, operand
 from ..graph.base import wrap
 from ..graph.modes import enable_grad
 from ..optim import Optimizer
@@ -127,7 +127,7 @@ class ZeroRedundancyOptimizer:
         """Apply the rule to what this rank owns of [begin, end)."""
         rule, optimizer = self._optimizer.rule, self._optimizer
         assert rule is not None
-        factor = (-1.0 if options.get("maximize") else 1.0) * part.group.factor
+        factor = operand(part.group.factor, -1.0 if options.get("maximize") else 1.0)
         names = optimizer.arrays_of(options)
         update = part.updates.get((begin, end, names))
         if update is None or step == 1:
@@ -247,7 +247,7 @@ class ZeroRedundancyOptimizer:
         return f"ZeroRedundancyOptimizer({self._optimizer!r})"
 
 
-def _nothing(gs: Sequence[Any], options: Mapping[str, Any], step: int, factor: float) -> None:
+def _nothing(gs: Sequence[Any], options: Mapping[str, Any], step: int, factor: Any) -> None:
     """The update of a rank that owns nothing of a stretch."""
 
 

@@ -17,7 +17,8 @@ from ..graph.modes import INFERENCE, state
 from ._promote import result_type
 from .cast import cast
 
-__all__ = ["beside", "dims_of", "number_of", "one_dim", "plain", "raw", "same_dtype", "size_tuple", "take_dims"]
+__all__ = ["beside", "dims_of", "made_of", "number_of", "one_dim", "plain", "raw", "same_dtype", "size_tuple",
+           "take_dims"]
 
 
 def raw(x: Any) -> Any:
@@ -43,6 +44,12 @@ def plain(like: Any, out: Any) -> Any:
     if state.flags & INFERENCE:
         made.version = INFERENCE_VERSION
     return made
+
+
+def made_of(like: Any, value: Any) -> Any:
+    """A number, or numbers in lists, as a raw array as `like`; one number takes no copy from the host."""
+    xp = of(like).xp
+    return xp.asarray(value, dtype=like.dtype) if isinstance(value, (list, tuple)) else xp.full((), value, like.dtype)
 
 
 def number_of(shape: Sequence[int]) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..backend import of
 from ..graph.function import Function
-from ._arguments import beside, raw
+from ._arguments import beside, made_of, raw
 from .cast import cast
 
 __all__ = ["GetItem", "Index", "IndexPut", "IndexSum", "SliceScatter", "getitem", "index_put", "parse_key"]
@@ -258,7 +258,7 @@ def index_put(x: Any, key: Any, value: Any, accumulate: bool = False) -> Any:
     basic, indices, layout = parse_key(xp, x.shape, key)
     indices = beside(x, indices)
     if not hasattr(value, "dtype"):
-        value = xp.asarray(value, dtype=array.dtype)
+        value = made_of(array, value)
     elif value.dtype != array.dtype:
         value = cast(value, array.dtype)
     extra = len(value.shape) - _part_ndim(array[basic].ndim, indices)

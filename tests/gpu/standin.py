@@ -197,6 +197,10 @@ def _argument(value: Any) -> Any:
         if _places.of(value) != _thread.device:  # cupy does not look at these
             raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
         return ctypes.c_void_p(value.address)
+    if isinstance(value, np.ndarray):  # a struct by value
+        assert value.size == 1 and value.itemsize % 8 == 0, value.shape
+        whole = type("Struct", (ctypes.Structure,), {"_fields_": [("words", ctypes.c_uint64 * (value.itemsize // 8))]})
+        return whole.from_buffer_copy(value.tobytes())
     assert isinstance(value, np.generic), f"a kernel's argument is an array or a numpy scalar, not {type(value)}"
     return _SCALARS[value.dtype.str[1:]](value.item())
 

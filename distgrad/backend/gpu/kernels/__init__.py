@@ -1,6 +1,6 @@
 """What is faster on a GPU than the reference kernels over cupy's namespace; same names, signatures and meaning.
 
-    find(name) -> rows / lines / recurrent (arguments checked) -> launch (compiled when first called) -> source
+    find(name) -> rows / lines / many / recurrent (arguments checked) -> launch (compiled when first called) -> source
 
 What they cannot take (16 bits, complex numbers, memory in pieces, rare options) goes to the reference.
 """
@@ -14,9 +14,9 @@ from typing import Any
 __all__ = ["find"]
 
 _MODULES = {
-    "lines": ("adam_", "adam_plan", "gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "in_range",
-              "log_sigmoid", "norm_blocks", "relu_backward", "sgd_", "sgd_plan", "sigmoid", "sigmoid_backward", "silu",
-              "tanh_backward"),
+    "lines": ("gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "in_range", "log_sigmoid",
+              "probabilities", "relu_backward", "sigmoid", "sigmoid_backward", "silu", "tanh_backward"),
+    "many": ("adam_", "adam_plan", "clip_factor", "multiply_", "norm_blocks", "norms_of", "sgd_", "sgd_plan"),
     "recurrent": ("gru_layer", "gru_layer_backward", "lstm_layer", "lstm_layer_backward"),
     "rows": ("attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "log_softmax",
              "log_softmax_backward", "normalize", "normalize_backward", "softmax", "softmax_backward"),

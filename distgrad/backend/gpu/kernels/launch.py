@@ -13,7 +13,7 @@ from ...base import of
 from ...reference import find
 from . import source
 
-__all__ = ["fits", "kernel", "over_lines", "over_rows", "plain"]
+__all__ = ["add_family", "fits", "kernel", "over_lines", "over_rows", "plain"]
 
 _TYPES = {np.dtype("float32"): "float", np.dtype("float64"): "double"}
 _FAMILIES: dict[str, Callable[[], str]] = {
@@ -23,6 +23,11 @@ _FAMILIES: dict[str, Callable[[], str]] = {
 _THREADS = 256  # of a block that goes over lines
 _WIDEST = 1024  # threads of a block; its shared memory has a place for each
 _BLOCKS = 1 << 16
+
+
+def add_family(name: str, code: str) -> None:
+    """Make the kernels of a module known, as CUDA C++ that follows the header."""
+    _FAMILIES[name] = lambda: code
 
 
 @cache

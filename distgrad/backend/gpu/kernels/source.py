@@ -168,46 +168,9 @@ extern "C" __global__ void divide_rows(T* y, I n, const T* sums) {
     T sum = sums[row] == 0 ? (T)1 : sums[row];
     OVER_ROW(j) y[row * n + j] /= sum;
 }
-
-// Sums of squares of `grid` elements each; the last may have fewer.
-extern "C" __global__ void squares(const T* x, I size, I grid, double* out) {
-    __shared__ double shared[1024];
-    I begin = (I)blockIdx.x * grid, end = begin + grid < size ? begin + grid : size;
-    double sum = 0;
-    for (I j = begin + threadIdx.x; j < end; j += blockDim.x) sum += (double)x[j] * (double)x[j];
-    sum = add_up(sum, shared);
-    if (threadIdx.x == 0) out[blockIdx.x] = sum;
-}
 """
 
 LINES = r"""
-// What is left of 1 comes as a number of its own: in float32, 1 - 0.999 is not 0.001. x keeps so much of itself, and d
-// gets so much of x, as decay says.
-extern "C" __global__ void adam(T* p, const T* g, T* m, T* v, T* vmax, I n, T fresh, T beta2, T fresh2, T eps, T kept,
-                                T decay, T size, T root, T factor) {
-    EACH(i, n) {
-        T d = g[i] * factor + p[i] * decay, x = p[i] * kept;
-        T mm = m[i] + fresh * (d - m[i]);
-        T vv = beta2 * v[i] + fresh2 * d * d;
-        m[i] = mm; v[i] = vv;
-        if (vmax) { if (!(vv < vmax[i])) vmax[i] = vv; vv = vmax[i]; }
-        p[i] = x - size * (mm / (sqrt(vv) / root + eps));
-    }
-}
-
-extern "C" __global__ void sgd(T* p, const T* g, T* buf, I n, T lr, T momentum, T fresh, T decay, int nesterov,
-                               int first, T factor) {
-    EACH(i, n) {
-        T d = g[i] * factor + p[i] * decay;
-        if (buf) {
-            T b = first ? d : momentum * buf[i] + fresh * d;
-            buf[i] = b;
-            d = nesterov ? d + momentum * b : b;
-        }
-        p[i] -= lr * d;
-    }
-}
-
 // Philox 4x32-10 (Salmon et al., 2011): a number of each index under a key, in [0, 1) with 24 bits.
 extern "C" __global__ void uniform(float* out, I n, unsigned long long key) {
     EACH(i, (n + 3) / 4) {
