@@ -18,7 +18,7 @@ import numpy as np
 
 from distgrad.backend.strict.array import StrictArray
 from distgrad.backend.strict.namespace import Namespace
-from tests.gpu import emulator
+from tests.gpu import cublas, emulator
 
 __all__ = ["Settings", "install", "remove"]
 
@@ -105,7 +105,8 @@ class _Kernel:
     def __call__(self, grid: tuple[int], block: tuple[int], args: tuple[Any, ...]) -> None:
         assert len(grid) == len(block) == 1 and 1 <= block[0] <= 1024 and 1 <= grid[0] < 1 << 31
         with _one_at_a_time:
-            self._run(ctypes.c_uint(grid[0]), ctypes.c_uint(block[0]), *map(_argument, args))
+            parted = self._run(ctypes.c_uint(grid[0]), ctypes.c_uint(block[0]), *map(_argument, args))
+        assert not parted, "some threads of a block wait where others do not"
 
 
 _SCALARS = {"i4": ctypes.c_int32, "i8": ctypes.c_int64, "u8": ctypes.c_uint64, "f4": ctypes.c_float,
@@ -154,7 +155,7 @@ def _runtime(settings: Settings) -> Any:
         CUDARuntimeError=CUDARuntimeError, runtimeGetVersion=lambda: settings.runtime, driverGetVersion=version,
         getDeviceCount=devices, getDevice=lambda: _Device.now, deviceSynchronize=lambda: None,
         memGetInfo=lambda: (7 << 20, 16 << 20), getDeviceProperties=lambda number: {"name": b"Stand-in"},
-        hostRegister=lambda where, size, flags: None, hostUnregister=lambda where: None)
+        CUDA_R_16F=2, CUDA_R_32F=0, CUDA_R_64F=1, hostRegister=lambda where, size, flags: None, hostUnregister=lambda where: None)
 
 
 def install(**given: Any) -> Any:
@@ -180,6 +181,7 @@ def install(**given: Any) -> Any:
     cupy.get_default_memory_pool = lambda: pool  # type: ignore[attr-defined]
     cupy.cuda = SimpleNamespace(  # type: ignore[attr-defined]
         runtime=_runtime(settings), memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError), Device=_Device,
+        device=SimpleNamespace(get_cublas_handle=lambda: cublas.HANDLE),
         Event=_Event, Stream=_Stream, get_current_stream=_Stream, alloc_pinned_memory=bytearray,
         set_allocator=lambda function: allocator.__setitem__(0, function))
     cupyx.errstate = lambda **options: nullcontext()  # type: ignore[attr-defined]
@@ -190,6 +192,7 @@ def install(**given: Any) -> Any:
     StrictArray.get, StrictArray.set = _get, _set  # type: ignore[attr-defined]
     StrictArray.device = property(lambda self: _Device(0))  # type: ignore[attr-defined]
     StrictArray.data = property(lambda self: SimpleNamespace(ptr=self.address))  # type: ignore[attr-defined]
+    cublas.install()
     for name, module in {"cupy": cupy, "cupyx": cupyx, "cupyx.scipy": cupyx.scipy,
                          "cupyx.scipy.special": special}.items():  # type: ignore[attr-defined]
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)
@@ -207,7 +210,7 @@ def _special() -> Any:
 
 def remove() -> None:
     """Take it away again, with what was made of it."""
-    for name in [name for name in sys.modules if name.split(".")[0] in ("cupy", "cupyx")
+    for name in [name for name in sys.modules if name.split(".")[0] in ("cupy", "cupyx", "cupy_backends")
                  or name.startswith("distgrad.backend.gpu")]:
         del sys.modules[name]
     for name in ("get", "set", "device", "data"):

@@ -14,12 +14,15 @@ from typing import Any
 __all__ = ["find"]
 
 _MODULES = {
+    "attention": ("attention", "attention_backward"),
     "lines": ("adam_", "adam_plan", "gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "in_range",
               "log_sigmoid", "norm_blocks", "relu_backward", "sgd_", "sgd_plan", "sigmoid", "sigmoid_backward", "silu",
               "tanh_backward"),
-    "recurrent": ("gru_layer", "gru_layer_backward", "lstm_layer", "lstm_layer_backward"),
-    "rows": ("attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "log_softmax",
-             "log_softmax_backward", "normalize", "normalize_backward", "softmax", "softmax_backward"),
+    "products": ("linear", "matmul"),
+    "recurrent": ("gru_layer", "gru_layer_backward", "lstm_layer", "lstm_layer_backward", "rnn_layer",
+                  "rnn_layer_backward"),
+    "rows": ("cross_entropy", "cross_entropy_backward", "log_softmax", "log_softmax_backward", "normalize",
+             "normalize_backward", "softmax", "softmax_backward"),
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 

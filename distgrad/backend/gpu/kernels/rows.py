@@ -1,4 +1,4 @@
-"""Kernels with one block of threads for each row: softmax and its losses, norms within a sample, attention."""
+"""Kernels with one block of threads for each row: softmax and its losses, norms within a sample."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import cupy
 
 from .launch import fits, over_rows, plain
 
-__all__ = ["attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "log_softmax",
-           "log_softmax_backward", "normalize", "normalize_backward", "softmax", "softmax_backward"]
+__all__ = ["cross_entropy", "cross_entropy_backward", "log_softmax", "log_softmax_backward", "normalize",
+           "normalize_backward", "softmax", "softmax_backward"]
 
 
 def _last(x: Any, dim: int) -> bool:
@@ -113,55 +113,3 @@ def normalize_backward(g: Any, x: Any, mean: Any, rstd: Any, weight: Any, axes: 
     _, gw, gb = plain("normalize_backward", x)(g, x, mean, rstd, weight, axes, affine, shape, fixed,
                                                (False, needs[1], needs[2]))
     return gx, gw, gb
-
-
-# -- attention
-
-def _scores(q: Any, k: Any, mask: Any, scale: float) -> Any:
-    scores = cupy.matmul(q * scale, k.swapaxes(-1, -2))
-    if mask is not None:
-        scores = scores + mask
-    return cupy.ascontiguousarray(scores)
-
-
-def attention(q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float) -> tuple[Any, Any, Any]:
-    """As the reference: products by cuBLAS, and between them one kernel over the rows of scores."""
-    scores = _scores(q, k, mask, scale) if q.size and k.size else None
-    if scores is None or not fits(scores):
-        return _plainly(q, k, v, mask, causal, scale)
-    *front, n = scores.shape
-    top, total = cupy.empty(front, scores.dtype), cupy.empty(front, scores.dtype)
-    over_rows("attend", scores.dtype, top.size, n, scores, n, front[-1], bool(causal), top, total)
-    y = cupy.ascontiguousarray(cupy.matmul(scores, v))
-    over_rows("divide_rows", y.dtype, top.size, y.shape[-1], y, y.shape[-1], total)
-    return y, top, total
-
-
-def _plainly(q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float) -> tuple[Any, Any, Any]:
-    """float16 in float32, and what has no elements."""
-    if q.size and k.size:
-        wide = [None if a is None else a.astype("float32") for a in (q, k, v, mask)]
-        y, top, total = attention(*wide, causal, scale)
-        return y.astype(q.dtype), top, total
-    kind = "float32" if q.dtype.itemsize == 2 else q.dtype
-    shape = cupy.broadcast_shapes(q.shape[:-1], (*k.shape[:-2], 1))
-    return cupy.zeros((*shape, v.shape[-1]), q.dtype), cupy.zeros(shape, kind), cupy.zeros(shape, kind)
-
-
-def attention_backward(g: Any, q: Any, k: Any, v: Any, mask: Any, top: Any, total: Any, causal: bool, scale: float,
-                       of_mask: bool) -> tuple[Any, Any, Any, Any]:
-    dtype = q.dtype
-    if dtype.itemsize == 2:
-        g, q, k, v, mask = (None if a is None else a.astype("float32") for a in (g, q, k, v, mask))
-    scores = _scores(q, k, mask, scale)
-    if not (scores.size and fits(scores, top, total)):
-        return plain("attention_backward", q)(g, q, k, v, mask, top, total, causal, scale, of_mask)
-    *front, n = scores.shape
-    over_rows("weights_of", scores.dtype, top.size, n, scores, n, front[-1], bool(causal), top, total)
-    gv = cupy.matmul(scores.swapaxes(-1, -2), g)
-    change = cupy.ascontiguousarray(cupy.matmul(g, v.swapaxes(-1, -2)))
-    over_rows("softmax_backward", scores.dtype, top.size, n, change, scores, change, n, False)
-    gq = cupy.matmul(change, k) * scale
-    gk = cupy.matmul(change.swapaxes(-1, -2), q) * scale
-    return (gq.astype(dtype, copy=False), gk.astype(dtype, copy=False), gv.astype(dtype, copy=False),
-            change.astype(dtype, copy=False) if of_mask else None)
