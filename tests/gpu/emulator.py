@@ -92,7 +92,7 @@ def available() -> bool:
 
 @cache
 def compiled(code: str) -> Any:
-    """A library with `run_NAME(blocks, threads, ...)` for every kernel of the code, which answers 0 if all went well."""
+    """A library with `run_NAME(blocks, threads, ...)` for every kernel of the code, which answers 0 if all is well."""
     runners = ""
     for name, parameters, body in _KERNEL.findall(code):
         way = "together" if "shared" in body else "in_turn"

@@ -155,7 +155,8 @@ def _runtime(settings: Settings) -> Any:
         CUDARuntimeError=CUDARuntimeError, runtimeGetVersion=lambda: settings.runtime, driverGetVersion=version,
         getDeviceCount=devices, getDevice=lambda: _Device.now, deviceSynchronize=lambda: None,
         memGetInfo=lambda: (7 << 20, 16 << 20), getDeviceProperties=lambda number: {"name": b"Stand-in"},
-        CUDA_R_16F=2, CUDA_R_32F=0, CUDA_R_64F=1, hostRegister=lambda where, size, flags: None, hostUnregister=lambda where: None)
+        CUDA_R_16F=2, CUDA_R_32F=0, CUDA_R_64F=1, hostRegister=lambda where, size, flags: None,
+        hostUnregister=lambda where: None)
 
 
 def install(**given: Any) -> Any:

@@ -1,4 +1,4 @@
-"""CUDA C++ of the steps of recurrent layers, as text; `recurrent` calls them. Arrays hold all steps, t is one of them."""
+"""CUDA C++ of the steps of recurrent layers, as text, which `recurrent` calls. Arrays hold all steps; t is one."""
 
 from __future__ import annotations
 
