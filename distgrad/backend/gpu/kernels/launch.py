@@ -13,8 +13,8 @@ from ...base import of
 from ...reference import find
 from . import source
 
-__all__ = ["ELEMENTS", "add_family", "code_of", "families", "fits", "kernel", "over_lines", "over_rows", "plain",
-           "steps_over"]
+__all__ = ["ELEMENTS", "add_family", "code_of", "families", "fits", "kernel", "on_blocks", "over_lines", "over_rows",
+           "plain", "steps_over"]
 
 ELEMENTS = {np.dtype("float32"): "float", np.dtype("float64"): "double"}
 _FAMILIES = {"rows": source.ROWS, "lines": source.LINES + source.elementwise()}
@@ -71,8 +71,12 @@ def _number(dtype: Any, value: Any) -> Any:
 def over_lines(family: str, name: str, dtype: Any, count: int, *args: Any) -> None:
     """Run a kernel with a thread for each of `count` elements."""
     if count:
-        blocks = min(-(-count // _THREADS), _BLOCKS)
-        kernel(family, name, dtype)((blocks,), (_THREADS,), tuple([_number(dtype, a) for a in args]))
+        on_blocks(family, name, dtype, min(-(-count // _THREADS), _BLOCKS), *args)
+
+
+def on_blocks(family: str, name: str, dtype: Any, blocks: int, *args: Any) -> None:
+    """Run a kernel on so many blocks of 256 threads."""
+    kernel(family, name, dtype)((blocks,), (_THREADS,), tuple([_number(dtype, a) for a in args]))
 
 
 def steps_over(family: str, name: str, dtype: Any, count: int, *args: Any) -> Callable[[Any], None]:

@@ -1,16 +1,15 @@
-"""Kernels with one block of threads for each row: softmax and its losses, norms within a sample."""
+"""Kernels with one block of threads for each row: softmax and its losses."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import cupy
 
 from .launch import fits, over_rows, plain
 
-__all__ = ["cross_entropy", "cross_entropy_backward", "log_softmax", "log_softmax_backward", "normalize",
-           "normalize_backward", "softmax", "softmax_backward"]
+__all__ = ["cross_entropy", "cross_entropy_backward", "log_softmax", "log_softmax_backward", "softmax",
+           "softmax_backward"]
 
 
 def _last(x: Any, dim: int) -> bool:
@@ -75,41 +74,3 @@ def cross_entropy_backward(g: Any, e: Any, s: Any, safe: Any, r: Any, target: An
               r.sum() if reduction == "mean" else None, e, s, safe, r, cupy.ascontiguousarray(target, "int64"), classes,
               ignore_index, gx)
     return gx
-
-
-# -- norms within a sample
-
-def _width(shape: tuple[int, ...], axes: tuple[int, ...], affine: tuple[int, ...]) -> int:
-    """How many neighbours are normalised together, if weight and bias have one element for each; else 0."""
-    outside = len(shape) - len(axes)
-    if sorted(axes) != list(range(outside, len(shape))) or tuple(affine) != (1,) * outside + tuple(shape[outside:]):
-        return 0
-    return math.prod(shape[outside:])
-
-
-def normalize(x: Any, weight: Any, bias: Any, eps: float, axes: tuple[int, ...], affine: tuple[int, ...],
-              centered: bool) -> tuple[Any, Any, Any]:
-    n = _width(x.shape, axes, affine) if x.size and fits(x, weight, bias) else 0
-    if not n:
-        return plain("normalize", x)(x, weight, bias, eps, axes, affine, centered)
-    kept = tuple(1 if i in axes else size for i, size in enumerate(x.shape))
-    y, rstd = cupy.empty_like(x), cupy.empty(kept, x.dtype)
-    mean = cupy.empty(kept, x.dtype) if centered else None
-    over_rows("layer_norm", x.dtype, x.size // n, n, x, weight, bias, n, float(eps), bool(centered), y, mean, rstd)
-    return y, mean, rstd
-
-
-def normalize_backward(g: Any, x: Any, mean: Any, rstd: Any, weight: Any, axes: tuple[int, ...],
-                       affine: tuple[int, ...], shape: tuple[int, ...], fixed: bool,
-                       needs: tuple[bool, bool, bool]) -> tuple[Any, Any, Any]:
-    whole = not fixed and x.size and g.shape == x.shape and fits(g, x, mean, rstd, weight)
-    n = _width(x.shape, axes, affine) if whole else 0
-    if not n:
-        return plain("normalize_backward", x)(g, x, mean, rstd, weight, axes, affine, shape, fixed, needs)
-    gx = None
-    if needs[0]:
-        gx = cupy.empty_like(x)
-        over_rows("layer_norm_backward", x.dtype, x.size // n, n, g, x, mean, rstd, weight, n, gx)
-    _, gw, gb = plain("normalize_backward", x)(g, x, mean, rstd, weight, axes, affine, shape, fixed,
-                                               (False, needs[1], needs[2]))
-    return gx, gw, gb

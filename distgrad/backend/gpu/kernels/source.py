@@ -52,6 +52,20 @@ __device__ inline T largest(T value, T* shared) {
     return found;
 }
 
+// As add_up, for a block of `wide` columns with several threads each; the sum is right in all of a column's threads.
+__device__ inline T add_lanes(T value, T* shared, I wide) {
+    I me = threadIdx.x;
+    shared[me] = value;
+    __syncthreads();
+    for (I half = blockDim.x / 2; half >= wide; half /= 2) {
+        if (me < half) shared[me] += shared[me + half];
+        __syncthreads();
+    }
+    T found = shared[me % wide];
+    __syncthreads();
+    return found;
+}
+
 #define LOWEST (-ENDLESS)
 
 __device__ inline T row_top(const T* x, I n, T* shared) {
