@@ -88,6 +88,8 @@ class _Event:
 
 
 class _Stream:
+    ptr = 0
+
     def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
         """Work is done when it is queued."""
 
@@ -194,6 +196,7 @@ def install(**given: Any) -> Any:
     StrictArray.device = property(lambda self: _Device(0))  # type: ignore[attr-defined]
     StrictArray.data = property(lambda self: SimpleNamespace(ptr=self.address))  # type: ignore[attr-defined]
     cublas.install()
+    sys.modules["cudnn"] = None  # type: ignore[assignment]  # a real one would take the host's addresses for a GPU's
     for name, module in {"cupy": cupy, "cupyx": cupyx, "cupyx.scipy": cupyx.scipy,
                          "cupyx.scipy.special": special}.items():  # type: ignore[attr-defined]
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)
@@ -211,6 +214,7 @@ def _special() -> Any:
 
 def remove() -> None:
     """Take it away again, with what was made of it."""
+    sys.modules.pop("cudnn", None)
     for name in [name for name in sys.modules if name.split(".")[0] in ("cupy", "cupyx", "cupy_backends")
                  or name.startswith("distgrad.backend.gpu")]:
         del sys.modules[name]

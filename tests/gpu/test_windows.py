@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 from typing import Any
 
 import numpy as np
@@ -48,14 +50,29 @@ def convolved(kind: str, case: str) -> None:
     same("conv2d_grad_bias", kind, g, alone=alone and kind != "float16")
 
 
+@pytest.fixture
+def no_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu()
+    from distgrad.backend.gpu import cudnn
+
+    monkeypatch.setattr(cudnn, "config", dataclasses.replace(cudnn.config, cudnn=0))
+
+
 @every_kind
 @pytest.mark.parametrize("case", CASES)
-def test_convolution(case: str, kind: str) -> None:
+def test_convolution(case: str, kind: str, no_cudnn: None) -> None:
+    convolved(kind, case)
+
+
+@every_kind
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.skipif(importlib.util.find_spec("cudnn") is None, reason="nvidia-cudnn-frontend is not installed")
+def test_convolution_by_cudnn(case: str, kind: str) -> None:
     convolved(kind, case)
 
 
 @pytest.mark.parametrize("case", ["plain", "groups"])
-def test_convolution_in_pieces(case: str, little_memory: None) -> None:
+def test_convolution_in_pieces(case: str, little_memory: None, no_cudnn: None) -> None:
     convolved("float32", case)
 
 

@@ -1,4 +1,4 @@
-"""Convolution and its gradients: by cuDNN where it is installed and takes the case, else by products of unfolded windows.
+"""Convolution and its gradients: by cuDNN where it is installed and takes them, else by products of unfolded windows.
 
 As many samples are unfolded at a time as fit into a bounded piece of memory: one kernel, one product. The gradient of
 the input is gathered: each of its elements adds up the windows that it lies in, in one order, without atomics.
@@ -8,6 +8,7 @@ Geometry is as in the reference.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import cupy
@@ -74,9 +75,9 @@ extern "C" __global__ void channel_bias(const T* bias, T* y, I n, I channels, in
 """)
 
 
-def _whole(x: Any) -> Any:
-    """x row by row, and in float32 if it is float16."""
-    return cupy.ascontiguousarray(x, "float32" if x.dtype == "float16" else None)
+def _halves(kernel: Callable[..., Any], *args: Any) -> Any:
+    """A kernel in float32, for arrays of float16, which cuDNN alone takes as they are."""
+    return kernel(*[a.astype("float32") if isinstance(a, cupy.ndarray) else a for a in args]).astype("float16")
 
 
 def _takes(*arrays: Any) -> bool:
@@ -124,6 +125,9 @@ class _Windows:
 
 
 def _add_bias(y: Any, bias: Any, add: bool) -> None:
+    if y.dtype not in ELEMENTS:
+        y += bias.reshape(-1, 1, 1)
+        return
     channels, pixels = y.shape[1], math.prod(y.shape[2:])
     over_rows("channel_bias", y.dtype, y.shape[0] * channels, pixels, bias, y, pixels, channels, add,
               family="convolve")
@@ -132,11 +136,8 @@ def _add_bias(y: Any, bias: Any, add: bool) -> None:
 def conv2d(x: Any, weight: Any, bias: Any, stride: Pair, pads: Pads, dilation: Pair, groups: int) -> Any:
     if not _takes(x, weight, bias):
         return plain("conv2d", x)(x, weight, bias, stride, pads, dilation, groups)
-    if x.dtype == "float16":
-        return conv2d(_whole(x), _whole(weight), None if bias is None else _whole(bias), stride, pads, dilation,
-                      groups).astype(x.dtype)
-    x, weight = _whole(x), _whole(weight)
-    bias = None if bias is None else _whole(bias)
+    x, weight = cupy.ascontiguousarray(x), cupy.ascontiguousarray(weight)
+    bias = None if bias is None else cupy.ascontiguousarray(bias)
     n, o, kernel_size = x.shape[0], weight.shape[0], weight.shape[2:]
     padded = x.shape[2] + sum(pads[0]), x.shape[3] + sum(pads[1])
     out = out_size(padded, kernel_size, stride, dilation)
@@ -145,6 +146,8 @@ def conv2d(x: Any, weight: Any, bias: Any, stride: Pair, pads: Pads, dilation: P
         if bias is not None:
             _add_bias(y, bias, True)
         return y
+    if x.dtype not in ELEMENTS:
+        return _halves(conv2d, x, weight, bias, stride, pads, dilation, groups)
     if bias is not None:
         _add_bias(y, bias, False)
     w = weight.reshape(groups, o // groups, -1)
@@ -162,14 +165,14 @@ def conv2d(x: Any, weight: Any, bias: Any, stride: Pair, pads: Pads, dilation: P
 def conv2d_grad_input(g: Any, weight: Any, size: Pair, stride: Pair, pads: Pads, dilation: Pair, groups: int) -> Any:
     if not _takes(g, weight) or 0 in size:
         return plain("conv2d_grad_input", g)(g, weight, size, stride, pads, dilation, groups)
-    if g.dtype == "float16":
-        return conv2d_grad_input(_whole(g), _whole(weight), size, stride, pads, dilation, groups).astype(g.dtype)
-    g, weight = _whole(g), _whole(weight)
+    g, weight = cupy.ascontiguousarray(g), cupy.ascontiguousarray(weight)
     n, o, *out = g.shape
     kernel_size = weight.shape[2:]
     gx = cupy.empty((n, weight.shape[1] * groups, *size), g.dtype)
     if cudnn.convolve("dgrad", gx, weight, g, stride, pads, dilation):
         return gx
+    if g.dtype not in ELEMENTS:
+        return _halves(conv2d_grad_input, g, weight, size, stride, pads, dilation, groups)
     w = weight.reshape(groups, o // groups, -1).swapaxes(1, 2)
     g = g.reshape(n, groups, o // groups, -1)
     if _bare(kernel_size, stride, pads):
@@ -186,13 +189,13 @@ def conv2d_grad_weight(g: Any, x: Any, kernel_size: Pair, stride: Pair, pads: Pa
                        groups: int) -> Any:
     if not _takes(g, x) or 0 in kernel_size:
         return plain("conv2d_grad_weight", g)(g, x, kernel_size, stride, pads, dilation, groups)
-    if g.dtype == "float16":
-        return conv2d_grad_weight(_whole(g), _whole(x), kernel_size, stride, pads, dilation, groups).astype(g.dtype)
-    g, x = _whole(g), _whole(x)
+    g, x = cupy.ascontiguousarray(g), cupy.ascontiguousarray(x)
     _, o, *out = g.shape
     gw = cupy.empty((o, x.shape[1] // groups, *kernel_size), g.dtype)
     if cudnn.convolve("wgrad", x, gw, g, stride, pads, dilation):
         return gw
+    if g.dtype not in ELEMENTS:
+        return _halves(conv2d_grad_weight, g, x, kernel_size, stride, pads, dilation, groups)
     windows = _Windows(x.shape, x.dtype, kernel_size, (out[0], out[1]), stride, pads, dilation)
     to = gw.reshape(groups, o // groups, -1)
     for first, last in windows.chunks():
