@@ -21,7 +21,7 @@ import numpy as np
 from distgrad.backend.strict import array as strict_array
 from distgrad.backend.strict.array import StrictArray
 from distgrad.backend.strict.namespace import Namespace
-from tests.gpu import emulator, queues
+from tests.gpu import cublas, emulator, queues
 
 __all__ = ["Settings", "install", "remove"]
 
@@ -184,7 +184,8 @@ class _Kernel:
         assert len(grid) == len(block) == 1 and 1 <= block[0] <= 1024 and 1 <= grid[0] < 1 << 31
         queues.current_stream().run()
         with _one_at_a_time:
-            self._run(ctypes.c_uint(grid[0]), ctypes.c_uint(block[0]), *map(_argument, args))
+            parted = self._run(ctypes.c_uint(grid[0]), ctypes.c_uint(block[0]), *map(_argument, args))
+        assert not parted, "some threads of a block wait where others do not"
 
 
 _SCALARS = {"i4": ctypes.c_int32, "i8": ctypes.c_int64, "u8": ctypes.c_uint64, "f4": ctypes.c_float,
@@ -273,7 +274,7 @@ def _runtime(settings: Settings) -> Any:
         setDevice=lambda number: _Device(number).use(), deviceSynchronize=queues.run_all,
         memGetInfo=lambda: (7 << 20, 16 << 20), getDeviceProperties=lambda number: {
             "name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": 16 << 20, "multiProcessorCount": 4},
-        deviceGetPCIBusId=lambda number: f"0000:{number:02X}:00.0",
+        CUDA_R_16F=2, CUDA_R_32F=0, CUDA_R_64F=1, deviceGetPCIBusId=lambda number: f"0000:{number:02X}:00.0",
         hostRegister=lambda where, size, flags: _pinned.__setitem__(where, size),
         hostUnregister=lambda where: _pinned.pop(where, None))
 
@@ -311,7 +312,8 @@ def install(**given: Any) -> Any:
     cupy.get_default_pinned_memory_pool = lambda: pinned  # type: ignore[attr-defined]
     cupy.cuda = SimpleNamespace(  # type: ignore[attr-defined]
         runtime=_runtime(settings), memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError), Device=_Device,
-        Event=queues.Event, Stream=queues.Stream, get_current_stream=queues.current_stream,
+        device=SimpleNamespace(get_cublas_handle=lambda: cublas.HANDLE), Event=queues.Event,
+        Stream=queues.Stream, get_current_stream=queues.current_stream,
         get_elapsed_time=queues.elapsed_time, alloc_pinned_memory=pinned.malloc,
         pinned_memory=SimpleNamespace(is_memory_pinned=_pinned_at),
         set_allocator=lambda function: allocator.__setitem__(0, function), nccl=SimpleNamespace(available=False))
@@ -328,6 +330,8 @@ def install(**given: Any) -> Any:
     _thread.device = 0
     StrictArray.data = property(lambda self: SimpleNamespace(
         ptr=self.address, device_id=_places.of(self)))  # type: ignore[attr-defined]
+    cublas.install()
+    sys.modules["cudnn"] = None  # type: ignore[assignment]  # a real one would take the host's addresses for a GPU's
     for name, module in {"cupy": cupy, "cupy.cuda": cupy.cuda, "cupyx": cupyx, "cupyx.scipy": cupyx.scipy,
                          "cupyx.scipy.special": special}.items():  # type: ignore[attr-defined]
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)
@@ -345,7 +349,8 @@ def _special() -> Any:
 
 def remove() -> None:
     """Take it away again, with what was made of it."""
-    for name in [name for name in sys.modules if name.split(".")[0] in ("cupy", "cupyx")
+    sys.modules.pop("cudnn", None)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("cupy", "cupyx", "cupy_backends")
                  or name.startswith("distgrad.backend.gpu")]:
         del sys.modules[name]
     StrictArray.__init__ = _init  # type: ignore[method-assign]
