@@ -134,8 +134,9 @@ def _products(place: Place, n: int, rounds: int, torch: Any = None,
 
 
 def _in_kind(place: Place, kind: str) -> AbstractContextManager[Any]:
-    if not place.is_gpu or kind == "float16":
-        return nullcontext()
+    """In which products are of this kind; False if they cannot be."""
+    if not place.is_gpu or kind == "float16" or (kind == "tf32") == bool(config.tf32):
+        return nullcontext()  # they are already
     from ..backend.gpu.precision import float32_products
 
     return float32_products(kind == "tf32")

@@ -49,8 +49,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         if name not in (*_NO_PEER, "step"):
             each.add_argument("--peer", choices=("torch",), help="measure this one in the same rounds")
         if name not in _ON_THE_HOST:
-            each.add_argument("--device", choices=("cpu", "strict", "cuda"), default="cpu", help="where it is computed; "
-                              "ranks on cuda take the devices of their machine in turn (default: cpu)")
+            each.add_argument("--device", choices=("cpu", "strict", "cuda"), default="cpu", help="where it is "
+                              "computed; on cuda, ranks take the devices of their machine in turn (default: cpu)")
         if name in LEAST:
             each.add_argument("-n", "--ranks", default="1,2" if name == "step" else "2", metavar="N,M", help="how many "
                               "ranks to start, one job after the other, unless a launcher did (default: %(default)s)")

@@ -19,19 +19,18 @@ class Card:
 
     Attributes:
         bus: where it sits in its machine; every process there finds the same device at the same place.
-        free, total: bytes of its memory.
+        memory: in bytes, all of it.
         capability: of computing, such as '90' for 9.0.
     """
 
     number: int
     name: str
     bus: str
-    free: int
-    total: int
+    memory: int
     capability: str
 
     def __str__(self) -> str:
-        return (f"{self.name} (cuda:{self.number}), {self.total / 2**30:.1f} GiB, "
+        return (f"{self.name} (cuda:{self.number}), {self.memory / 2**30:.1f} GiB, "
                 f"compute capability {self.capability[:-1]}.{self.capability[-1]}")
 
 
@@ -57,7 +56,7 @@ class Versions:
 
 
 def cards() -> list[Card]:
-    """Every device that this process may use.
+    """Every device that this process may use; asking makes none of them ready to compute.
 
     Raises:
         RuntimeError: there is none any more; see `driver.count`.
@@ -67,11 +66,11 @@ def cards() -> list[Card]:
 
 def _card(number: int) -> Card:
     runtime = cupy.cuda.runtime
-    with cupy.cuda.Device(number) as device:
-        free, total = runtime.memGetInfo()
-        name = runtime.getDeviceProperties(number)["name"]
-        return Card(number, name.decode() if isinstance(name, bytes) else str(name), str(device.pci_bus_id), int(free),
-                    int(total), str(device.compute_capability))
+    about = runtime.getDeviceProperties(number)
+    name = about["name"]
+    return Card(number, name.decode() if isinstance(name, bytes) else str(name),
+                str(runtime.deviceGetPCIBusId(number)), int(about["totalGlobalMem"]),
+                str(cupy.cuda.Device(number).compute_capability))
 
 
 def versions() -> Versions:
