@@ -13,6 +13,7 @@ from .base import (
     device_of,
     get,
     get_default_device,
+    is_pinned,
     move,
     of,
     of_type,
@@ -20,4 +21,4 @@ from .base import (
 )
 
 __all__ = ["Backend", "Device", "DeviceArray", "cuda_device", "default_place", "device_of", "get", "get_default_device",
-           "move", "of", "of_type", "set_default_device"]
+           "is_pinned", "move", "of", "of_type", "set_default_device"]

@@ -18,7 +18,7 @@ from typing import Any
 from .._typing import Array, DType, Shape
 
 __all__ = ["Backend", "Copy", "Device", "DeviceArray", "Kernels", "cuda_device", "default_place", "device_of", "get",
-           "get_default_device", "move", "of", "of_type", "register", "set_default_device"]
+           "get_default_device", "is_pinned", "move", "of", "of_type", "register", "set_default_device"]
 
 
 class Device:
@@ -109,29 +109,51 @@ class Backend:
         """Uninitialised memory. Every allocation of the layers above passes here."""
         return self.xp.empty(shape, dtype)
 
-    def from_host(self, array: Array, device: Device | None = None) -> Array:
+    def from_host(self, array: Array, device: Device | None = None, non_blocking: bool = False) -> Array:
         """A host array's content on this device; no copy where the device is the host.
 
         Args:
             device: which one, where there are several; None for the current one.
+            non_blocking: the host's memory may be read until the device is synchronized, where it is pinned.
         """
         raise NotImplementedError(self.name)
 
-    def to_host(self, array: Array, out: Array | None = None) -> Array:
+    def to_host(self, array: Array, out: Array | None = None, non_blocking: bool = False) -> Array:
         """The content as a numpy array; no copy where the device is the host.
 
         Args:
             out: the memory of the host that takes it, of the same shape and dtype.
+            non_blocking: the content is there only when the device has been synchronized.
         """
         raise NotImplementedError(self.name)
 
-    def fill_from_host(self, array: Array, host: Array) -> None:
-        """Write the content of a host array of the same shape into an array of this device."""
+    def fill_from_host(self, array: Array, host: Array, non_blocking: bool = False) -> None:
+        """Write the content of a host array of the same shape into an array of this device.
+
+        Args:
+            non_blocking: as for `from_host`.
+        """
         raise NotImplementedError(self.name)
+
+    def between(self, array: Array, device: Device) -> Array:
+        """The content on another device of this kind."""
+        return self.from_host(self.to_host(array), device)
 
     def host_memory(self, shape: Shape, dtype: DType) -> Array:
         """New memory of the host for copies to and from this device: pinned where that makes them faster."""
         return get("cpu").xp.empty(shape, dtype)
+
+    def is_pinned(self, host: Array) -> bool:
+        """Whether memory of the host is such that copies to and from this device need not be waited for."""
+        return False
+
+    def pinned(self, host: Array) -> Array:
+        """A copy of an array of the host in pinned memory.
+
+        Raises:
+            RuntimeError: this device has none, or there is not so much.
+        """
+        raise RuntimeError(f"memory of the host cannot be pinned for {self.name}")
 
     def pin(self, host: Array) -> None:
         """Make copies to and from existing memory of the host fast, where that can be done."""
@@ -212,13 +234,27 @@ def device_of(array: Array) -> Device:
     return of(array).device_of(array)
 
 
-def move(array: Array, device: Device | str) -> Array:
-    """The content of a raw array on `device`, by way of the host; the array itself where it is there already."""
+def move(array: Array, device: Device | str, non_blocking: bool = False) -> Array:
+    """The content of a raw array on `device`; the array itself where it is there already.
+
+    Args:
+        non_blocking: do not wait for a copy between pinned memory of the host and a device; what comes to the host
+            is there when the device has been synchronized.
+    """
     source, target = of(array), get(device)
     place = target.place(Device(device))
     if source.device_of(array) == place:
         return array
-    return target.from_host(source.to_host(array), place)
+    if source is target:
+        return source.between(array, place)
+    if place.type == "cpu":
+        return source.to_host(array, non_blocking=non_blocking)
+    return target.from_host(source.to_host(array), place, non_blocking)
+
+
+def is_pinned(host: Array) -> bool:
+    """Whether memory of the host is pinned for a backend that is loaded."""
+    return any(backend.is_pinned(host) for backend in _BY_NAME.values())
 
 
 def cuda_device(device: Any = None) -> Device:
@@ -243,18 +279,19 @@ def default_place() -> Device | None:
 
 def get_default_device() -> Device:
     """The device on which tensors are made when nothing is said."""
-    return Device("cpu") if _default is None else _default
+    return Device("cpu") if _default is None else get(_default).place(_default)
 
 
 def set_default_device(device: Device | str | None) -> None:
     """Make tensors on `device` from now on, in all threads, where nothing else is said; None is the host.
 
     It is asked by functions that make tensors (`tensor`, `zeros`, `randn`, ...) and by layers; `from_numpy`, which
-    shares memory, and `*_like` stay where they are.
+    shares memory, and `*_like` stay where they are. 'cuda' without a number is each thread's own device.
 
     Raises:
         RuntimeError: the device is unknown, or not there.
     """
     global _default
-    found = None if device is None else get(device).place(Device(device))
-    _default = None if found is None or found.type == "cpu" else found
+    found = Device("cpu") if device is None else Device(device)
+    get(found).place(found)
+    _default = None if found.type == "cpu" else found
