@@ -6,7 +6,7 @@ has looked whether cupy has it, with the same meaning.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -90,6 +90,10 @@ class _Function:
     def at(self, *args: Any) -> None:
         """ufunc.at: in place, repeated indices each time."""
         call(self._function.at, *args)
+
+    def accumulate(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """cupy has it for two functions, which are cumsum and cumprod."""
+        raise NotImplementedError(f"the strict device has no {self.name}.accumulate, as cupy")
 
 
 def _may_share_memory(a: Any, b: Any) -> bool:
