@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from .._typing import Array, DType, Shape
+from .collectives import Collectives
 
 __all__ = ["Backend", "Copy", "Device", "DeviceArray", "Kernels", "cuda_device", "default_place", "device_of",
            "found_several", "get", "get_default_device", "is_pinned", "move", "of", "of_type", "register",
@@ -194,6 +195,30 @@ class Backend:
 
     def synchronize(self, device: Device | None = None) -> None:
         """Return when everything queued on the device has ended."""
+
+    # Collectives among devices, where there may be any: a kind of device that never has them says `speaks = False`.
+
+    speaks = False
+
+    def identity(self, device: Device) -> str:
+        """What tells a device from all others of its machine, in every process."""
+        raise NotImplementedError(self.name)
+
+    def why_no_collectives(self) -> str:
+        """What is missing for `collectives`, and what to do; empty where nothing is."""
+        raise NotImplementedError(self.name)
+
+    def collectives_version(self) -> int:
+        """That of the library; ranks need one and the same."""
+        raise NotImplementedError(self.name)
+
+    def collective_id(self) -> bytes:
+        """What the first rank makes and all others are given, so that they find each other in `collectives`."""
+        raise NotImplementedError(self.name)
+
+    def collectives(self, unique_id: bytes, rank: int, size: int) -> Collectives:
+        """Join the other ranks, with the current device; returns when all have called it."""
+        raise NotImplementedError(self.name)
 
 
 _FACTORIES: dict[str, str] = {"cpu": "distgrad.backend.cpu", "cuda": "distgrad.backend.gpu",

@@ -3,7 +3,8 @@
 Shares cut through tensors on the grid, so they balance exactly. The update is the very rule that the
 ordinary optimizer applies to whole parameters, run over stretches of flat memory. On one node the
 parameters are one copy that all ranks map: the owner writes its share in place, and there is nothing to
-gather. `param_memory` says where the parameters lie.
+gather. On devices gradients stay replicated, as in torch's class of this name; what is divided is the state and
+the work. `param_memory` says where the parameters lie.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from ..backend import get
 from ..errors import rank_prefix
-from ..flat import Group, Slot, State
+from ..flat import Group, Slot, State, operand
 from ..graph.base import wrap
 from ..graph.modes import enable_grad
 from ..optim import Optimizer
@@ -32,6 +33,10 @@ class ZeroRedundancyOptimizer:
     every rank would race with the others'. Write inside `with opt.writable():`. Raw arrays that were taken
     from the parameters before are no longer theirs.
 
+    On CUDA devices every rank keeps all parameters and all reduced gradients, and a share of the state. After a step
+    the parameters go from device to device where the gradients do (`dp.transport == 'nccl'`), in order with what the
+    device computes, so that no host waits; otherwise by way of the host.
+
     Args:
         params: as for the optimizer.
         optimizer_class: an optimizer with a rule: SGD, Adam, AdamW, Adagrad, RMSprop.
@@ -39,6 +44,7 @@ class ZeroRedundancyOptimizer:
 
     Attributes:
         param_groups: the optimizer's; options may be changed between steps, the same on every rank.
+        steps_taken: how often `step` was called.
 
     Raises:
         TypeError: the class is no optimizer that a rule describes.
@@ -52,6 +58,7 @@ class ZeroRedundancyOptimizer:
                             f"{getattr(optimizer_class, '__name__', optimizer_class)}")
         self._optimizer = optimizer_class(params, **defaults)
         self.param_groups = self._optimizer.param_groups
+        self.steps_taken = 0
         self._options: dict[Any, dict[str, Any]] = {}  # parameter -> its group of options
         flat_groups: dict[Group, None] = {}
         for options in self.param_groups:
@@ -91,6 +98,7 @@ class ZeroRedundancyOptimizer:
             if p._grad is not None:
                 p.bump()
         self._optimizer.mark([part.group for part in self._shares])
+        self.steps_taken += 1
         return loss
 
     def _stretches(self, part: Share) -> Iterator[tuple[int, int, int, dict[str, Any]]]:
@@ -119,7 +127,7 @@ class ZeroRedundancyOptimizer:
         """Apply the rule to what this rank owns of [begin, end)."""
         rule, optimizer = self._optimizer.rule, self._optimizer
         assert rule is not None
-        factor = (-1.0 if options.get("maximize") else 1.0) * part.group.factor
+        factor = operand(part.group.factor, -1.0 if options.get("maximize") else 1.0)
         names = optimizer.arrays_of(options)
         update = part.updates.get((begin, end, names))
         if update is None or step == 1:
@@ -239,7 +247,7 @@ class ZeroRedundancyOptimizer:
         return f"ZeroRedundancyOptimizer({self._optimizer!r})"
 
 
-def _nothing(gs: Sequence[Any], options: Mapping[str, Any], step: int, factor: float) -> None:
+def _nothing(gs: Sequence[Any], options: Mapping[str, Any], step: int, factor: Any) -> None:
     """The update of a rank that owns nothing of a stretch."""
 
 

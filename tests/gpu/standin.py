@@ -21,7 +21,7 @@ import numpy as np
 from distgrad.backend.strict import array as strict_array
 from distgrad.backend.strict.array import StrictArray
 from distgrad.backend.strict.namespace import Namespace
-from tests.gpu import emulator, queues
+from tests.gpu import cublas, emulator, queues
 
 __all__ = ["Settings", "install", "remove"]
 
@@ -107,13 +107,24 @@ class _Places:
 
     def __init__(self) -> None:
         self._known: dict[int, int] = {}
+        self._ranges: dict[int, tuple[int, int]] = {}  # addresses [begin, end)
 
     def note(self, array: StrictArray) -> None:
         """New memory lies on the current device."""
         owner = _owner(array._memory)
         if id(owner) not in self._known:
             self._known[id(owner)] = _thread.device
-            weakref.finalize(owner, self._known.pop, id(owner)).atexit = False
+            begin = int(owner.__array_interface__["data"][0])
+            self._ranges[id(owner)] = begin, begin + owner.nbytes
+            weakref.finalize(owner, self._forget, id(owner)).atexit = False
+
+    def _forget(self, owner: int) -> None:
+        del self._known[owner], self._ranges[owner]
+
+    def at(self, address: int, nbytes: int) -> int | None:
+        """On which device these bytes belong to a live array; None if they do not."""
+        return next((self._known[owner] for owner, (begin, end) in tuple(self._ranges.items())
+                     if begin <= address and address + nbytes <= end), None)
 
     def of(self, array: StrictArray) -> int:
         return self._known.get(id(_owner(array._memory)), 0)
@@ -133,7 +144,7 @@ def _owner(memory: np.ndarray) -> np.ndarray:
 
 
 _places = _Places()
-_copied = StrictArray.copy  # type: ignore[attr-defined]
+_copied, _real = StrictArray.copy, StrictArray.real  # type: ignore[attr-defined]
 _init, _opened, _closed = StrictArray.__init__, strict_array._opened, strict_array._closed
 
 
@@ -174,7 +185,8 @@ class _Kernel:
         assert len(grid) == len(block) == 1 and 1 <= block[0] <= 1024 and 1 <= grid[0] < 1 << 31
         queues.current_stream().run()
         with _one_at_a_time:
-            self._run(ctypes.c_uint(grid[0]), ctypes.c_uint(block[0]), *map(_argument, args))
+            parted = self._run(ctypes.c_uint(grid[0]), ctypes.c_uint(block[0]), *map(_argument, args))
+        assert not parted, "some threads of a block wait where others do not"
 
 
 _SCALARS = {"i4": ctypes.c_int32, "i8": ctypes.c_int64, "u8": ctypes.c_uint64, "f4": ctypes.c_float,
@@ -187,6 +199,10 @@ def _argument(value: Any) -> Any:
         if _places.of(value) != _thread.device:  # cupy does not look at these
             raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
         return ctypes.c_void_p(value.address)
+    if isinstance(value, np.ndarray):  # a struct by value
+        assert value.size == 1 and value.itemsize % 8 == 0, value.shape
+        whole = type("Struct", (ctypes.Structure,), {"_fields_": [("words", ctypes.c_uint64 * (value.itemsize // 8))]})
+        return whole.from_buffer_copy(value.tobytes())
     assert isinstance(value, np.generic), f"a kernel's argument is an array or a numpy scalar, not {type(value)}"
     return _SCALARS[value.dtype.str[1:]](value.item())
 
@@ -265,8 +281,9 @@ def _runtime(settings: Settings) -> Any:
         setDevice=lambda number: _Device(number).use(), deviceSynchronize=queues.run_all,
         memGetInfo=lambda: (7 << 20, 16 << 20), getDeviceProperties=lambda number: {
             "name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": 16 << 20, "multiProcessorCount": 4},
+        CUDA_R_16F=2, CUDA_R_32F=0, CUDA_R_64F=1, deviceGetPCIBusId=lambda number: f"0000:{number:02X}:00.0",
         hostRegister=lambda where, size, flags: _pinned.__setitem__(where, size),
-        hostUnregister=_pinned.pop)
+        hostUnregister=lambda where: _pinned.pop(where, None))
 
 
 def install(**given: Any) -> Any:
@@ -304,16 +321,19 @@ def install(**given: Any) -> Any:
     cupy.get_default_pinned_memory_pool = lambda: pinned  # type: ignore[attr-defined]
     cupy.cuda = SimpleNamespace(  # type: ignore[attr-defined]
         runtime=_runtime(settings), memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError), Device=_Device,
-        Event=queues.Event, Stream=queues.Stream, get_current_stream=queues.current_stream,
+        device=SimpleNamespace(get_cublas_handle=lambda: cublas.HANDLE), Event=queues.Event,
+        Stream=queues.Stream, get_current_stream=queues.current_stream,
         get_elapsed_time=queues.elapsed_time, alloc_pinned_memory=pinned.malloc,
         pinned_memory=SimpleNamespace(is_memory_pinned=_pinned_at),
-        set_allocator=lambda function: allocator.__setitem__(0, function))
+        set_allocator=lambda function: allocator.__setitem__(0, function), nccl=SimpleNamespace(available=False))
+    cupy.__version__ = "14.2.0"  # type: ignore[attr-defined]
     cupyx.errstate = lambda **options: nullcontext()  # type: ignore[attr-defined]
     cupyx.scipy = ModuleType("cupyx.scipy")  # type: ignore[attr-defined]
     special = ModuleType("cupyx.scipy.special")
     special.__getattr__ = lambda name: getattr(_special(), name)  # type: ignore[method-assign]
     cupyx.scipy.special = special  # type: ignore[attr-defined]
     StrictArray.get, StrictArray.set, StrictArray.copy = _get, _set, _copy  # type: ignore[attr-defined]
+    StrictArray.real = property(lambda self: _real.fget(self) if self.dtype.kind == "c" else self)  # type: ignore
     StrictArray.device = property(lambda self: _Device(_places.of(self)))  # type: ignore[attr-defined]
     StrictArray.__init__ = _made  # type: ignore[method-assign]
     strict_array._opened, strict_array._closed = _launching, _launched
@@ -321,7 +341,9 @@ def install(**given: Any) -> Any:
     _thread.before.clear()
     StrictArray.data = property(lambda self: SimpleNamespace(
         ptr=self.address, device_id=_places.of(self)))  # type: ignore[attr-defined]
-    for name, module in {"cupy": cupy, "cupyx": cupyx, "cupyx.scipy": cupyx.scipy,
+    cublas.install()
+    sys.modules["cudnn"] = None  # type: ignore[assignment]  # a real one would take the host's addresses for a GPU's
+    for name, module in {"cupy": cupy, "cupy.cuda": cupy.cuda, "cupyx": cupyx, "cupyx.scipy": cupyx.scipy,
                          "cupyx.scipy.special": special}.items():  # type: ignore[attr-defined]
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)
         module.__path__ = []
@@ -338,11 +360,12 @@ def _special() -> Any:
 
 def remove() -> None:
     """Take it away again, with what was made of it."""
-    for name in [name for name in sys.modules if name.split(".")[0] in ("cupy", "cupyx")
+    sys.modules.pop("cudnn", None)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("cupy", "cupyx", "cupy_backends")
                  or name.startswith("distgrad.backend.gpu")]:
         del sys.modules[name]
     StrictArray.__init__ = _init  # type: ignore[method-assign]
-    StrictArray.copy = _copied  # type: ignore[attr-defined]
+    StrictArray.copy, StrictArray.real = _copied, _real  # type: ignore[attr-defined,misc]
     strict_array._opened, strict_array._closed = _opened, _closed
     for name in ("get", "set", "device", "data"):
         if name in StrictArray.__dict__:

@@ -17,7 +17,8 @@ import numpy as np
 
 from ...errors import OutOfMemoryError
 from ..base import Backend, Copy, Device
-from . import copies, current, driver, kernels, memory
+from ..collectives import Collectives
+from . import copies, current, driver, kernels, memory, nccl
 from .beside import Beside
 from .namespace import Namespace
 from .random import uniform
@@ -30,6 +31,7 @@ class GPU(Backend):
 
     name = "cuda"
     array_type = cupy.ndarray
+    speaks = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -169,6 +171,23 @@ class GPU(Backend):
     def uniform(self, stream: Any, shape: Any, device: Device | None = None) -> Any:
         with self.using(device or self.device):
             return uniform(stream, shape)
+
+    # -- collectives among devices
+
+    def identity(self, device: Device) -> str:
+        return str(cupy.cuda.runtime.deviceGetPCIBusId(device.index))
+
+    def why_no_collectives(self) -> str:
+        return nccl.missing()
+
+    def collectives_version(self) -> int:
+        return nccl.version()
+
+    def collective_id(self) -> bytes:
+        return nccl.collective_id()
+
+    def collectives(self, unique_id: bytes, rank: int, size: int) -> Collectives:
+        return nccl.DeviceCollectives(unique_id, rank, size)
 
     # -- what distgrad.cuda tells
 

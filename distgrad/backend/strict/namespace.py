@@ -6,11 +6,11 @@ has looked whether cupy has it, with the same meaning.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from .array import call, only_numpys, transfers
+from .array import StrictArray, call, only_numpys, transfers
 
 __all__ = ["Namespace"]
 
@@ -80,7 +80,7 @@ class _Function:
         self.name = name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.name in _MAKERS and args and isinstance(args[0], (list, tuple)):
+        if self.name in _MAKERS and args and not isinstance(args[0], StrictArray):  # numbers travel too
             transfers.note("from_host", 0)
         if self.name != "copyto":
             only_numpys(kwargs)
@@ -90,6 +90,10 @@ class _Function:
     def at(self, *args: Any) -> None:
         """ufunc.at: in place, repeated indices each time."""
         call(self._function.at, *args)
+
+    def accumulate(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """cupy has it for two functions, which are cumsum and cumprod."""
+        raise NotImplementedError(f"the strict device has no {self.name}.accumulate, as cupy")
 
 
 def _may_share_memory(a: Any, b: Any) -> bool:
