@@ -19,6 +19,7 @@ from ..errors import rank_prefix
 from ..flat import Group, Slot, State, operand
 from ..graph.base import wrap
 from ..graph.modes import enable_grad
+from ..graph.places import beside
 from ..optim import Optimizer
 from .param_memory import ParamMemory
 from .share import ShardedArray, Share
@@ -90,8 +91,9 @@ class ZeroRedundancyOptimizer:
                                    "ranks yet; step after a backward outside of no_sync()")
         for part in self._shares:
             part.memory.meet()
-            for begin, end, step, options in self._stretches(part):
-                self._update(part, begin, end, step, options)
+            with beside((part.memory.flat,)):
+                for begin, end, step, options in self._stretches(part):
+                    self._update(part, begin, end, step, options)
             part.memory.publish()
             part.group.used_up = part.group.peers is not None
         for p in self._options:
@@ -173,7 +175,8 @@ class ZeroRedundancyOptimizer:
                 if self._optimizer.counted:
                     state["step"] = self._count(part.steps[position])
                 for name in self._optimizer.arrays_of(self._options[placement.leaf]):
-                    state[name] = wrap(placement.slot.view(flats[name]).copy())
+                    with beside((flats[name],)):
+                        state[name] = wrap(placement.slot.view(flats[name]).copy())
         return self._packed(gathered)
 
     def shard_dict(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -233,8 +236,9 @@ class ZeroRedundancyOptimizer:
                 if state is None:
                     continue
                 part.steps[position] = int(state["step"].array) if "step" in state else 1
-                for name in self._optimizer.arrays_of(self._options[placement.leaf]):
-                    self._fill(part, placement.slot, name, state[name].array)
+                with beside((part.memory.flat,)):
+                    for name in self._optimizer.arrays_of(self._options[placement.leaf]):
+                        self._fill(part, placement.slot, name, state[name].array)
 
     @staticmethod
     def _fill(part: Share, slot: Slot, name: str, whole: Any) -> None:

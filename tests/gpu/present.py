@@ -29,12 +29,12 @@ def present(**given: Any) -> Iterator[standin.Settings]:
     functions = [(owner, name, vars(owner)[name]) for owner, name in FOLLOWING]
     for name in [name for name in sys.modules if name.startswith("distgrad.backend.gpu")]:
         del sys.modules[name]
-    _forget_kernels()
+    forget_kernels()
     try:
         yield standin.install(**given)
     finally:
         standin.remove()
-        _forget_kernels()
+        forget_kernels()
         for owner, name, found in functions:
             setattr(owner, name, found)
         base._BY_NAME.clear(), base._BY_TYPE.clear()
@@ -43,7 +43,7 @@ def present(**given: Any) -> Iterator[standin.Settings]:
         assert base.get("strict") is strict
 
 
-def _forget_kernels() -> None:
+def forget_kernels() -> None:
     """Operations remember which kernel serves an array type; stand-in and strict device share theirs."""
     for found in gc.get_objects():
         if isinstance(found, (Kernels, Slopes)):
