@@ -5,8 +5,10 @@ cupy is loaded only where there is a driver, for that takes a second or two.
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +31,7 @@ def gpus(ranks: int = 1) -> Iterator[Finding]:
     Args:
         ranks: how many there are to be on it, to say who takes which device.
     """
-    cupy = first(CUPY)
+    cupy = first(CUPY) or ("cupy" if find_spec("cupy") else "")
     there = _named_by_the_driver()
     if not there and not cupy:
         yield Finding("gpu", "none")
@@ -73,7 +75,8 @@ def _named_by_the_driver() -> str:
               for path in devices for line in _lines(path) if line.startswith("Model:")}
     if devices:
         return f"{len(devices)} NVIDIA {', '.join(sorted(models))}".rstrip()
-    return "NVIDIA devices" if any(path.exists() for path in DRIVERS) else ""
+    there = any(path.exists() for path in DRIVERS) or shutil.which("nvidia-smi") is not None
+    return "NVIDIA devices" if there else ""
 
 
 def _lines(path: Path) -> list[str]:

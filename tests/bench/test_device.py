@@ -155,9 +155,9 @@ def test_an_update_of_one_rank(place: Place) -> None:
     assert size == 100 and all(sample.median > 0 for sample in samples)
 
 
-def test_a_loader_for_a_device_comes_twice(strict: Place) -> None:
+def test_a_loader_for_a_device(strict: Place) -> None:
     fed = loader.run(world(), ["tensors"], (0,), length=2, rounds=1, place=strict)
-    assert list(fed.shares) == ["tensors, no workers", "tensors, no workers, pinned"] and "device" in fed.where
+    assert list(fed.shares) == ["tensors, no workers"] and "device" in fed.where
 
 
 # -- GPUs, over the stand-in
@@ -182,6 +182,16 @@ def test_torch_that_sees_no_gpu_is_left_out(gpus: Any, capsys: pytest.CaptureFix
     assert "sees no CUDA device" in capsys.readouterr().out
     race, = step.run(world(), ["mlp_tiny"], rounds=1, peers=["torch"], place=take(world(), "cuda"))
     assert "sees no CUDA device" in race.left_out["torch"]
+
+
+def test_a_loader_for_a_gpu_comes_twice(gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(WORKLOADS, "mlp", WORKLOADS["mlp_tiny"])
+    asked = []
+    made = loader.DataLoader
+    monkeypatch.setattr(loader, "DataLoader", lambda *args, **options: asked.append(options["pin_memory"])
+                        or made(*args, **options))
+    fed = loader.run(world(), ["tensors"], (0,), length=2, rounds=1, place=take(world(), "cuda"))
+    assert list(fed.shares) == ["tensors, no workers", "tensors, no workers, pinned"] and asked == [False, True]
 
 
 @pytest.mark.parametrize(("devices", "apart"), [(1, False), (2, True)])

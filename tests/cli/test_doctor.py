@@ -163,11 +163,14 @@ def two_h100(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "information").write_text("Model: \t\t NVIDIA H100\nIRQ: 1\n")
     monkeypatch.setattr(gpus, "DEVICES", tmp_path)
+    monkeypatch.setattr(gpus, "find_spec", lambda name: None)
 
 
 def no_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(gpus, "DEVICES", tmp_path / "none")
     monkeypatch.setattr(gpus, "DRIVERS", ())
+    monkeypatch.setattr(gpus, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
 
 
 def test_no_gpu_and_no_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
