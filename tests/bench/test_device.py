@@ -174,6 +174,17 @@ def test_a_step_on_a_gpu_is_timed_by_events(gpus: Any, capsys: pytest.CaptureFix
     assert total["ceiling"][0] == "float32" and "memory kept of the device: distgrad" in out
 
 
+def test_ranks_that_share_a_gpu_learn_what_one_on_the_host_does(gpus: Any) -> None:
+    def body(device: str) -> step.Race:
+        race, = simulate(2)(lambda rank: list(step.run(world(), ["mlp_tiny"], 1, ALL, place=take(world(), device))))[0]
+        return race
+
+    there, here = body("cuda"), body("cpu")
+    assert [sample.name for sample in there.parts["waiting"]] == NAMES == list(there.losses)
+    for name in NAMES:
+        np.testing.assert_allclose(there.losses[name], here.losses[name], rtol=1e-5)
+
+
 def test_torch_that_sees_no_gpu_is_left_out(gpus: Any, capsys: pytest.CaptureFixture[str]) -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
