@@ -16,9 +16,11 @@ from types import ModuleType
 from typing import Any
 
 from .._typing import Array, DType, Shape
+from .collectives import Collectives
 
-__all__ = ["Backend", "Copy", "Device", "DeviceArray", "Kernels", "cuda_device", "default_place", "device_of", "get",
-           "get_default_device", "is_pinned", "move", "of", "of_type", "register", "set_default_device"]
+__all__ = ["Backend", "Copy", "Device", "DeviceArray", "Kernels", "cuda_device", "default_place", "device_of",
+           "found_several", "get", "get_default_device", "is_pinned", "move", "of", "of_type", "register",
+           "set_default_device", "when_several"]
 
 
 class Device:
@@ -62,8 +64,7 @@ class Kernels:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         found = self._backend.override(name)
         if found is None:
-            reference = importlib.import_module("distgrad.backend.reference").find(name)
-            found = partial(reference, self._backend.xp)
+            found = self._backend.bind(importlib.import_module("distgrad.backend.reference").find(name))
         setattr(self, name, found)
         return found
 
@@ -92,6 +93,7 @@ class Backend:
     array_type: type
     scalar_types: tuple[type, ...] = ()
     device: Device
+    several = False  # whether there are several devices of this kind
 
     def __init__(self) -> None:
         self.kernels = Kernels(self)
@@ -104,6 +106,10 @@ class Backend:
     def override(self, name: str) -> Callable[..., Any] | None:
         """A kernel of this device's own, or None for the reference."""
         return None
+
+    def bind(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function (xp, *arrays) for this device's arrays."""
+        return partial(function, self.xp)
 
     def empty(self, shape: Shape, dtype: DType) -> Array:
         """Uninitialised memory. Every allocation of the layers above passes here."""
@@ -183,14 +189,43 @@ class Backend:
         """A context in which new arrays lie on this device."""
         return nullcontext()
 
+    def beside(self, array: Array) -> AbstractContextManager[Any] | None:
+        """A context for work on an array; None where none is needed: that is so unless there are several devices."""
+        return None
+
     def synchronize(self, device: Device | None = None) -> None:
         """Return when everything queued on the device has ended."""
+
+    # Collectives among devices, where there may be any: a kind of device that never has them says `speaks = False`.
+
+    speaks = False
+
+    def identity(self, device: Device) -> str:
+        """What tells a device from all others of its machine, in every process."""
+        raise NotImplementedError(self.name)
+
+    def why_no_collectives(self) -> str:
+        """What is missing for `collectives`, and what to do; empty where nothing is."""
+        raise NotImplementedError(self.name)
+
+    def collectives_version(self) -> int:
+        """That of the library; ranks need one and the same."""
+        raise NotImplementedError(self.name)
+
+    def collective_id(self) -> bytes:
+        """What the first rank makes and all others are given, so that they find each other in `collectives`."""
+        raise NotImplementedError(self.name)
+
+    def collectives(self, unique_id: bytes, rank: int, size: int) -> Collectives:
+        """Join the other ranks, with the current device; returns when all have called it."""
+        raise NotImplementedError(self.name)
 
 
 _FACTORIES: dict[str, str] = {"cpu": "distgrad.backend.cpu", "cuda": "distgrad.backend.gpu",
                               "strict": "distgrad.backend.strict"}
 _BY_TYPE: dict[type, Backend] = {}
 _BY_NAME: dict[str, Backend] = {}
+_waiting: list[Callable[[], None]] = []
 
 
 def register(backend: Backend) -> Backend:
@@ -199,6 +234,20 @@ def register(backend: Backend) -> Backend:
     _BY_TYPE[backend.array_type] = backend
     DeviceArray.register(backend.array_type)
     return backend
+
+
+def when_several(callback: Callable[[], None]) -> None:
+    """Call `callback()` once when a kind of device turns out to have several; at once where that is known."""
+    if any(backend.several for backend in _BY_NAME.values()):
+        callback()
+    else:
+        _waiting.append(callback)
+
+
+def found_several() -> None:
+    """A backend that was just registered has several devices."""
+    while _waiting:
+        _waiting.pop()()
 
 
 def of_type(kind: type) -> Backend:

@@ -69,6 +69,7 @@ class Group:
         owned: for each rank the ranges that it owns when gradients or optimizer state are sharded.
         gather: (this rank's array, how long each rank's is) -> all ranks' arrays in rank order.
         comm: of the ranks that share the gradients, for whoever needs collectives of their own.
+        collectives: among the ranks' devices, where the gradients travel so.
         shard: makes the gradients sharded, where their memory allows it; collective.
         peers: set while gradients are sharded.
         label: what to call the owner in messages.
@@ -85,6 +86,7 @@ class Group:
     owned: list[list[Range]] = field(default_factory=list)
     gather: Callable[[Array, list[int]], Array] = lambda part, counts: part
     comm: Any = None
+    collectives: Any = None
     shard: Callable[[], None] | None = None
     peers: Peers | None = None
     label: str = "the model"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import Device, device_of, get, move
-from ..graph.function import Function
+from ..backend import Device, device_of, get, move, of
+from ..graph.base import TensorBase
+from ..graph.function import Function, alias
 
 __all__ = ["PinMemory", "Transfer", "pin_memory", "transfer"]
 
@@ -38,7 +39,10 @@ class PinMemory(Function):
 
 def transfer(x: Any, device: Device | str, non_blocking: bool = False) -> Any:
     """`x` on `device`."""
-    return Transfer.apply(x, device=device, non_blocking=non_blocking)
+    place = get(device).place(Device(device))  # 'cuda' is this thread's device, not that of x
+    if isinstance(x, TensorBase) and of(x.array).several:
+        x = alias(x)  # a node where it was: there its gradients are added up
+    return Transfer.apply(x, device=place, non_blocking=non_blocking)
 
 
 def pin_memory(x: Any, device: Device | str) -> Any:

@@ -107,13 +107,24 @@ class _Places:
 
     def __init__(self) -> None:
         self._known: dict[int, int] = {}
+        self._ranges: dict[int, tuple[int, int]] = {}  # addresses [begin, end)
 
     def note(self, array: StrictArray) -> None:
         """New memory lies on the current device."""
         owner = _owner(array._memory)
         if id(owner) not in self._known:
             self._known[id(owner)] = _thread.device
-            weakref.finalize(owner, self._known.pop, id(owner)).atexit = False
+            begin = int(owner.__array_interface__["data"][0])
+            self._ranges[id(owner)] = begin, begin + owner.nbytes
+            weakref.finalize(owner, self._forget, id(owner)).atexit = False
+
+    def _forget(self, owner: int) -> None:
+        del self._known[owner], self._ranges[owner]
+
+    def at(self, address: int, nbytes: int) -> int | None:
+        """On which device these bytes belong to a live array; None if they do not."""
+        return next((self._known[owner] for owner, (begin, end) in tuple(self._ranges.items())
+                     if begin <= address and address + nbytes <= end), None)
 
     def of(self, array: StrictArray) -> int:
         return self._known.get(id(_owner(array._memory)), 0)
@@ -133,6 +144,7 @@ def _owner(memory: np.ndarray) -> np.ndarray:
 
 
 _places = _Places()
+_copied = StrictArray.copy  # type: ignore[attr-defined]
 _init, _opened, _closed = StrictArray.__init__, strict_array._opened, strict_array._closed
 
 
@@ -239,6 +251,12 @@ def _pinned_at(where: int) -> bool:
     return any(begin <= where < begin + size for begin, size in list(_pinned.items()))
 
 
+def _copy(self: StrictArray, order: str = "C") -> StrictArray:
+    """On the current device, wherever the array lies."""
+    queues.current_stream().run()
+    return StrictArray(self._memory.copy(order))  # type: ignore[arg-type]
+
+
 def _is_pinned(host: np.ndarray) -> bool:
     return _pinned_at(host.__array_interface__["data"][0])
 
@@ -258,8 +276,9 @@ def _runtime(settings: Settings) -> Any:
         setDevice=lambda number: _Device(number).use(), deviceSynchronize=queues.run_all,
         memGetInfo=lambda: (7 << 20, 16 << 20), getDeviceProperties=lambda number: {
             "name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": 16 << 20, "multiProcessorCount": 4},
+        deviceGetPCIBusId=lambda number: f"0000:{number:02X}:00.0",
         hostRegister=lambda where, size, flags: _pinned.__setitem__(where, size),
-        hostUnregister=_pinned.pop)
+        hostUnregister=lambda where: _pinned.pop(where, None))
 
 
 def install(**given: Any) -> Any:
@@ -275,6 +294,8 @@ def install(**given: Any) -> Any:
     queues.reset(lambda: _thread.device, lambda: settings.lazy)
 
     def array(host: Any, order: str = "C") -> StrictArray:
+        if isinstance(host, StrictArray):
+            return names.array(host, order=order)  # type: ignore[no-any-return]
         if isinstance(host, np.ndarray) and host.ndim and _is_pinned(host):
             made = empty(host.shape, host.dtype)
             memory = made._memory
@@ -298,20 +319,22 @@ def install(**given: Any) -> Any:
         Event=queues.Event, Stream=queues.Stream, get_current_stream=queues.current_stream,
         get_elapsed_time=queues.elapsed_time, alloc_pinned_memory=pinned.malloc,
         pinned_memory=SimpleNamespace(is_memory_pinned=_pinned_at),
-        set_allocator=lambda function: allocator.__setitem__(0, function))
+        set_allocator=lambda function: allocator.__setitem__(0, function), nccl=SimpleNamespace(available=False))
+    cupy.__version__ = "14.2.0"  # type: ignore[attr-defined]
     cupyx.errstate = lambda **options: nullcontext()  # type: ignore[attr-defined]
     cupyx.scipy = ModuleType("cupyx.scipy")  # type: ignore[attr-defined]
     special = ModuleType("cupyx.scipy.special")
     special.__getattr__ = lambda name: getattr(_special(), name)  # type: ignore[method-assign]
     cupyx.scipy.special = special  # type: ignore[attr-defined]
-    StrictArray.get, StrictArray.set = _get, _set  # type: ignore[attr-defined]
+    StrictArray.get, StrictArray.set, StrictArray.copy = _get, _set, _copy  # type: ignore[attr-defined]
     StrictArray.device = property(lambda self: _Device(_places.of(self)))  # type: ignore[attr-defined]
     StrictArray.__init__ = _made  # type: ignore[method-assign]
     strict_array._opened, strict_array._closed = _launching, _launched
     _thread.device = 0
+    _thread.before.clear()
     StrictArray.data = property(lambda self: SimpleNamespace(
         ptr=self.address, device_id=_places.of(self)))  # type: ignore[attr-defined]
-    for name, module in {"cupy": cupy, "cupyx": cupyx, "cupyx.scipy": cupyx.scipy,
+    for name, module in {"cupy": cupy, "cupy.cuda": cupy.cuda, "cupyx": cupyx, "cupyx.scipy": cupyx.scipy,
                          "cupyx.scipy.special": special}.items():  # type: ignore[attr-defined]
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)
         module.__path__ = []
@@ -332,6 +355,7 @@ def remove() -> None:
                  or name.startswith("distgrad.backend.gpu")]:
         del sys.modules[name]
     StrictArray.__init__ = _init  # type: ignore[method-assign]
+    StrictArray.copy = _copied  # type: ignore[attr-defined]
     strict_array._opened, strict_array._closed = _opened, _closed
     for name in ("get", "set", "device", "data"):
         if name in StrictArray.__dict__:

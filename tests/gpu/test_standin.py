@@ -29,12 +29,13 @@ def test_arrays_remember_their_device(cupy: Any) -> None:
         b = cupy.array(np.ones((2, 3)))
         assert (b + b).device.id == b.T.device.id == cupy.zeros(2).device.id == b[0].device.id == 1
     assert (a.device.id, (a + 1).device.id, b.device.id, cupy.cuda.runtime.getDevice()) == (0, 0, 1, 0)
+    assert b.copy().device.id == 0, "a copy lies on the current device"
     assert b.get().tolist() == np.ones((2, 3)).tolist() and b.shape == b.reshape(3, 2).T.shape
 
 
 @pytest.mark.parametrize("launch", [
     lambda cupy, b: b + 1, lambda cupy, b: cupy.exp(b), lambda cupy, b: b.sum(), lambda cupy, b: b.__iadd__(1),
-    lambda cupy, b: b.__setitem__(0, 1.0), lambda cupy, b: b[:1].__iadd__(1), lambda cupy, b: b.copy(),
+    lambda cupy, b: b.__setitem__(0, 1.0), lambda cupy, b: b[:1].__iadd__(1), lambda cupy, b: b.astype(int),
     lambda cupy, b: cupy.array(np.ones(2)) + b])
 def test_a_launch_for_another_device_is_refused(cupy: Any, launch: Any) -> None:
     with cupy.cuda.Device(1):

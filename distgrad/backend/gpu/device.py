@@ -9,51 +9,21 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import cupy
-import cupyx
 import numpy as np
 
 from ...errors import OutOfMemoryError
 from ..base import Backend, Copy, Device
-from . import copies, current, driver, kernels, memory
+from ..collectives import Collectives
+from . import copies, current, driver, kernels, memory, nccl
+from .beside import Beside
+from .namespace import Namespace
 from .random import uniform
 
 __all__ = ["GPU"]
-
-
-class _Linalg:
-    """cupy.linalg, whose routines raise LinAlgError as numpy's do."""
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(cupy.linalg, name)
-        if isinstance(found, type) or not callable(found):
-            return found
-
-        def checked(*args: Any, **kwargs: Any) -> Any:
-            with cupyx.errstate(linalg="raise"):
-                return found(*args, **kwargs)
-
-        setattr(self, name, checked)
-        return checked
-
-
-class _Namespace:
-    """cupy, with what numpy has beside it."""
-
-    linalg = _Linalg()
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(cupy, name)
-        setattr(self, name, found)
-        return found
-
-    @staticmethod
-    def errstate(**kwargs: Any) -> AbstractContextManager[None]:
-        """A device warns of no overflow."""
-        return nullcontext()
 
 
 class GPU(Backend):
@@ -61,10 +31,13 @@ class GPU(Backend):
 
     name = "cuda"
     array_type = cupy.ndarray
+    speaks = True
 
     def __init__(self) -> None:
         super().__init__()
-        self.xp: Any = _Namespace()
+        self.several = self.count() > 1
+        self.xp: Any = Namespace(cupy, self.several)
+        self._special: Any = None
         self._copying: dict[int, Any] = {}  # device -> the stream of copies to the host
         cupy.cuda.set_allocator(memory.allocate)
 
@@ -75,12 +48,25 @@ class GPU(Backend):
 
     @property
     def special(self) -> Any:
-        import cupyx.scipy.special
+        if self._special is None:
+            import cupyx.scipy.special
 
-        return cupyx.scipy.special
+            self._special = Namespace(cupyx.scipy.special, self.several)
+        return self._special
 
     def override(self, name: str) -> Callable[..., Any] | None:
-        return kernels.find(name)
+        found = kernels.find(name)
+        return Beside(found) if self.several and found is not None else found
+
+    def bind(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        bound = super().bind(function)
+        return Beside(bound) if self.several else bound
+
+    def beside(self, array: Any) -> AbstractContextManager[Any] | None:
+        if self.several and array.data.device_id != current.current():
+            context: AbstractContextManager[Any] = cupy.cuda.Device(array.data.device_id)
+            return context
+        return None
 
     # -- devices
 
@@ -185,6 +171,23 @@ class GPU(Backend):
     def uniform(self, stream: Any, shape: Any, device: Device | None = None) -> Any:
         with self.using(device or self.device):
             return uniform(stream, shape)
+
+    # -- collectives among devices
+
+    def identity(self, device: Device) -> str:
+        return str(cupy.cuda.runtime.deviceGetPCIBusId(device.index))
+
+    def why_no_collectives(self) -> str:
+        return nccl.missing()
+
+    def collectives_version(self) -> int:
+        return nccl.version()
+
+    def collective_id(self) -> bytes:
+        return nccl.collective_id()
+
+    def collectives(self, unique_id: bytes, rank: int, size: int) -> Collectives:
+        return nccl.DeviceCollectives(unique_id, rank, size)
 
     # -- what distgrad.cuda tells
 
