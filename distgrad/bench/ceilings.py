@@ -6,6 +6,7 @@ the host is faster than the card's copies.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -27,8 +28,9 @@ COPIES_ON_HOST = COPIES[:3]
 _MOST_ACROSS = 256 << 20  # bytes between host and device
 PRODUCTS = (1024, 2048, 4096, 8192)  # n of n x n matrices
 PRODUCTS_ON_HOST = (128, 256, 512)
-_STRETCH = 2e-3  # seconds that a measurement lasts at least: a shorter call is repeated in it
-_MOST_REPEATS = 200
+_STRETCH = 5e-3  # seconds that a measurement lasts at least: a shorter call is repeated in it
+_MOST_REPEATS = 1000
+_WARM_UP = 0.5  # seconds of work before the first one: a card that had nothing to do runs slowly
 
 Contestant = tuple[Clock, Callable[[], object]]
 
@@ -64,6 +66,7 @@ def run(place: Place, rounds: int = 10, peer: str | None = None, copies: Sequenc
     """
     with ExitStack() as stack:
         torch = torch_if_it_can(stack, SelfCommunicator(), place, peer)
+        _warm_up(place)
         for size in copies or (COPIES if place.is_gpu else COPIES_ON_HOST):
             yield _copies(place, size, rounds)
             if place.device != "cpu" and size <= _MOST_ACROSS:
@@ -77,6 +80,7 @@ def run(place: Place, rounds: int = 10, peer: str | None = None, copies: Sequenc
 def best_product(place: Place, rounds: int = 5) -> tuple[str, float]:
     """How float32 matrices are multiplied in this process, and by how many TFLOP/s at best."""
     kind = "tf32" if place.is_gpu and config.tf32 else "float32"
+    _warm_up(place)
     sizes = (PRODUCTS if place.is_gpu else PRODUCTS_ON_HOST)[-2:]
     rate = max(_products(place, n, rounds, kinds=(kind,)).rates()[kind] for n in sizes)
     place.release()
@@ -95,7 +99,7 @@ def report(ceiling: Ceiling, where: dict[str, str]) -> None:
 def _copies(place: Place, size: int, rounds: int) -> Ceiling:
     xp = place.backend.xp
     x, y = _random(place, size // 4), _random(place, size // 4)
-    contestants = {"copy": partial(xp.copyto, y, x), "kernel, y = 2 x": partial(xp.multiply, x, 2, y)}
+    contestants = {"copy": partial(xp.copyto, y, x), "kernel, y = 2 x": partial(xp.multiply, x, 2, out=y)}
     return Ceiling("copy", size, _measured(place, contestants, rounds), (2 * size / 1e9, "GB/s read and written"))
 
 
@@ -161,6 +165,14 @@ def _torch_product(torch: Any, place: Place, n: int, kind: str, rounds: int) -> 
 
 
 # -- measuring
+
+def _warm_up(place: Place) -> None:
+    if place.is_gpu:
+        call, end = _product(place, PRODUCTS[0], "float32"), time.perf_counter() + _WARM_UP
+        while time.perf_counter() < end:
+            call()
+            place.clock.synchronize()
+
 
 def _measured(place: Place, calls: dict[str, Callable[[], object]], rounds: int,
               clock: Clock | None = None) -> list[Sample]:

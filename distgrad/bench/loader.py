@@ -2,7 +2,7 @@
 
 waiting share = time in `next(batches)`, the start of a pass and of its workers included, over time of the pass. The
 contestants take turns by whole passes: within a pass, workers have only its own steps to read ahead in. On a device,
-waiting is also what the host is kept by the batch's copy; batches come in ordinary memory, or in pinned memory.
+waiting is also what the host is kept by the batch's copy; for a GPU, from ordinary memory and from pinned memory.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def run(comm: Communicator, sources: Sequence[str] = SOURCES, workers: Sequence[
         sources: some of SOURCES; rank 0 writes the files before, into its machine's folder for temporary files,
             so that they lie in the system's cache.
         worker: 'thread' or 'process', as for DataLoader.
-        place: where the model lies; on a device each loader comes twice, the second time with `pin_memory`.
+        place: where the model lies; on a GPU each loader comes twice, the second time with `pin_memory`.
 
     Raises:
         FileNotFoundError: a rank does not see the files, being on another machine.
@@ -103,7 +103,7 @@ def run(comm: Communicator, sources: Sequence[str] = SOURCES, workers: Sequence[
         trainer = _Trainer(comm, place)
         loaders = {}
         for (source, data), count, pinned in product(datasets.items(), workers, (False, True)):
-            if pinned and place.device == "cpu":
+            if pinned and not place.is_gpu:
                 continue
             name = f"{source}, {f'{count} x {worker}' if count else 'no workers'}{', pinned' if pinned else ''}"
             loaders[name] = DataLoader(data, BATCH, sampler=DistributedSampler(data, comm.size, comm.rank),

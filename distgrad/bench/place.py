@@ -19,11 +19,15 @@ from ..comm import Communicator, host, local_rank
 from ..config import config
 from .workloads import OURS, Library
 
-__all__ = ["HERE", "HOST", "Clock", "DeviceClock", "HostClock", "Place", "take"]
+__all__ = ["HERE", "HOST", "Clock", "DeviceClock", "Place", "take"]
 
 
-class HostClock:
-    """Time on the host, where a call returns when its work is done."""
+class Clock:
+    """Time on the host, where a call returns when its work is done.
+
+    Attributes:
+        events: whether marks are reached later than the calls that make them return.
+    """
 
     events = False
 
@@ -39,7 +43,7 @@ class HostClock:
         """There is nothing to wait for."""
 
 
-class DeviceClock(HostClock):
+class DeviceClock(Clock):
     """Time on a device, by events that are recorded between what is queued: nothing waits for anything.
 
     Args:
@@ -67,8 +71,7 @@ class DeviceClock(HostClock):
         self._cuda.synchronize()
 
 
-Clock = HostClock
-HOST = HostClock()
+HOST = Clock()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ Every contestant starts from the same weights and sees the same batches, so that
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -93,12 +94,19 @@ def run(comm: Communicator, workloads: Sequence[str] = tuple(WORKLOADS), rounds:
         where = {**surroundings(comm), **place.where}
         for guest in guests:
             where |= guest.where
-        ceiling = None if place.device == "cpu" else best_product(place)
+        ceiling = None if place.device == "cpu" else _ceiling(comm, place)
         for name in workloads:
             race = _race(comm, SIZES[size][name], rounds, modes, guests, where, place)
             for library in (place, *guests):
                 library.release()  # before the next models come, of other sizes
             yield replace(race, ceiling=ceiling)
+
+
+def _ceiling(comm: Communicator, place: Place) -> tuple[str, float]:
+    """What the device of rank 0 multiplies at best, while the others wait: they may share it. Collective."""
+    found = json.dumps(best_product(place)) if comm.rank == 0 else ""
+    kind, rate = json.loads(comm.broadcast_bytes(found.encode()).decode())
+    return kind, rate
 
 
 def _batches(workload: Workload, stream: np.random.Generator, steps: int) -> list[Batch]:

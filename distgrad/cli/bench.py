@@ -71,7 +71,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     overlap.add_argument("--workload", metavar="A,B", help="which models (default: a synthetic one)")
     overlap.add_argument("--megabytes", type=float, help="gradients of the synthetic model (default: 16)")
     overlap.add_argument("--ratio", type=float, help="how long its backward computes, over the exchange (default: 1)")
-    overlap.add_argument("--transport", choices=("auto", "shared", "mpi"), default="auto", help="(default: auto)")
+    overlap.add_argument("--transport", choices=("auto", "nccl", "shared", "mpi"), default="auto", help="nccl: "
+                         "from GPU to GPU (default: auto)")
     loader = found["loader"]
     loader.add_argument("--source", metavar="A,B", help="where samples lie: tensors, npy (default: both)")
     loader.add_argument("--workers", metavar="N,M", default="0,2", help="how many read ahead (default: %(default)s)")

@@ -139,8 +139,10 @@ def _overlap(args: argparse.Namespace) -> Body:
             raise CommandError(f"--{name} is of the synthetic model; leave it or --workload out")
         if not 0 < value < float("inf"):
             raise CommandError(f"--{name} {value:g}: give a number above 0")
-    if args.hook and args.transport == "shared":
+    if args.hook and args.transport in ("shared", "nccl"):
         raise CommandError("--hook is about what is sent: it goes with --transport auto or mpi")
+    if args.transport == "nccl" and args.device != "cuda":
+        raise CommandError("--transport nccl is between GPUs: it goes with --device cuda")
     hook = (args.hook, _hook(args.hook)) if args.hook else None
 
     def body(comm: Communicator) -> None:

@@ -5,8 +5,10 @@ cupy is loaded only where there is a driver, for that takes a second or two.
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,13 +25,9 @@ DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # also where a container o
 CUPY = ("cupy-cuda13x", "cupy-cuda12x", "cupy")
 
 
-def gpus(ranks: int = 1) -> Iterator[Finding]:
-    """The devices of this machine and what is there to use them.
-
-    Args:
-        ranks: how many there are to be on it, to say who takes which device.
-    """
-    cupy = first(CUPY)
+def gpus() -> Iterator[Finding]:
+    """The devices of this machine, what is there to use them, and which of them each local rank takes."""
+    cupy = first(CUPY) or ("cupy" if find_spec("cupy") else "")
     there = _named_by_the_driver()
     if not there and not cupy:
         yield Finding("gpu", "none")
@@ -42,10 +40,10 @@ def gpus(ranks: int = 1) -> Iterator[Finding]:
         yield Finding("gpu", f"{there}, no cupy", 'pip install "distgrad[cuda13]" (or cuda12, as nvidia-smi says) to '
                       "use them")
         return
-    yield from _usable(there, cupy, ranks)
+    yield from _usable(there, cupy)
 
 
-def _usable(there: str, cupy: str, ranks: int) -> Iterator[Finding]:
+def _usable(there: str, cupy: str) -> Iterator[Finding]:
     from distgrad import backend
 
     try:
@@ -60,10 +58,12 @@ def _usable(there: str, cupy: str, ranks: int) -> Iterator[Finding]:
         return
     yield Finding("gpu", _described(found), _crowded(found[0]))
     yield Finding("cuda", f"cupy {about.cupy} for CUDA {about.built}, driver for CUDA {about.driver}")
-    yield Finding("nccl", about.nccl or "none", "" if about.nccl or len(found) < 2 else "GPUs of one node will "
-                  "exchange through the host's memory; pip install nvidia-nccl-cu" + about.built.partition(".")[0])
-    yield Finding("cudnn", f"frontend {about.cudnn}" if about.cudnn else "no frontend: convolutions are products")
-    yield _taken(len(found), ranks)
+    missing = backend.get("cuda").why_no_collectives()
+    yield Finding("nccl", about.nccl or "none", f"GPUs will exchange through the host's memory: {missing}"
+                  if missing and len(found) > 1 else "")
+    yield Finding("cudnn", f"frontend {about.cudnn}" if about.cudnn else "no frontend (nvidia-cudnn-frontend): "
+                  "convolutions do without")
+    yield _taken(len(found))
 
 
 def _named_by_the_driver() -> str:
@@ -73,7 +73,8 @@ def _named_by_the_driver() -> str:
               for path in devices for line in _lines(path) if line.startswith("Model:")}
     if devices:
         return f"{len(devices)} NVIDIA {', '.join(sorted(models))}".rstrip()
-    return "NVIDIA devices" if any(path.exists() for path in DRIVERS) else ""
+    there = any(path.exists() for path in DRIVERS) or shutil.which("nvidia-smi") is not None
+    return "NVIDIA devices" if there else ""
 
 
 def _lines(path: Path) -> list[str]:
@@ -102,10 +103,11 @@ def _crowded(card: Card) -> str:
         f"only {free / 2**30:.1f} GiB of cuda:{card.number} are free: others compute there (nvidia-smi names them)"
 
 
-def _taken(devices: int, ranks: int) -> Finding:
-    """Ranks of a machine take its devices in turn, as the examples and benchmarks do."""
-    text = ", ".join(f"local rank {rank} takes cuda:{rank % devices}" for rank in range(min(ranks, 4)))
-    if ranks > 4:
-        text += f" and so on, of {devices}"
-    shared = ranks > devices
-    return Finding("devices", text + ("; they share, and gradients go through the host's memory" if shared else ""))
+def _taken(devices: int) -> Finding:
+    if devices == 1:
+        return Finding("devices", "every rank of this machine takes cuda:0; several share it, and their gradients go "
+                       "through the host's memory")
+    text = ", ".join(f"local rank {rank} takes cuda:{rank}" for rank in range(min(devices, 3)))
+    text += " and so on" if devices > 3 else ""
+    return Finding("devices", f"{text}; of more than {devices} ranks some share, and gradients go through the host's "
+                   "memory")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ def stand_in(**given: Any) -> Iterator[Any]:
     try:
         yield settings
     finally:
+        gc.collect()  # what holds memory of theirs is gone before them
         standin.remove()
         base._BY_NAME.clear(), base._BY_TYPE.clear()
         base._BY_NAME.update(before[0]), base._BY_TYPE.update(before[1])

@@ -155,9 +155,9 @@ def test_an_update_of_one_rank(place: Place) -> None:
     assert size == 100 and all(sample.median > 0 for sample in samples)
 
 
-def test_a_loader_for_a_device_comes_twice(strict: Place) -> None:
+def test_a_loader_for_a_device(strict: Place) -> None:
     fed = loader.run(world(), ["tensors"], (0,), length=2, rounds=1, place=strict)
-    assert list(fed.shares) == ["tensors, no workers", "tensors, no workers, pinned"] and "device" in fed.where
+    assert list(fed.shares) == ["tensors, no workers"] and "device" in fed.where
 
 
 # -- GPUs, over the stand-in
@@ -174,6 +174,17 @@ def test_a_step_on_a_gpu_is_timed_by_events(gpus: Any, capsys: pytest.CaptureFix
     assert total["ceiling"][0] == "float32" and "memory kept of the device: distgrad" in out
 
 
+def test_ranks_that_share_a_gpu_learn_what_one_on_the_host_does(gpus: Any) -> None:
+    def body(device: str) -> step.Race:
+        race, = simulate(2)(lambda rank: list(step.run(world(), ["mlp_tiny"], 1, ALL, place=take(world(), device))))[0]
+        return race
+
+    there, here = body("cuda"), body("cpu")
+    assert [sample.name for sample in there.parts["waiting"]] == NAMES == list(there.losses)
+    for name in NAMES:
+        np.testing.assert_allclose(there.losses[name], here.losses[name], rtol=1e-5)
+
+
 def test_torch_that_sees_no_gpu_is_left_out(gpus: Any, capsys: pytest.CaptureFixture[str]) -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
@@ -182,6 +193,16 @@ def test_torch_that_sees_no_gpu_is_left_out(gpus: Any, capsys: pytest.CaptureFix
     assert "sees no CUDA device" in capsys.readouterr().out
     race, = step.run(world(), ["mlp_tiny"], rounds=1, peers=["torch"], place=take(world(), "cuda"))
     assert "sees no CUDA device" in race.left_out["torch"]
+
+
+def test_a_loader_for_a_gpu_comes_twice(gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(WORKLOADS, "mlp", WORKLOADS["mlp_tiny"])
+    asked = []
+    made = loader.DataLoader
+    monkeypatch.setattr(loader, "DataLoader", lambda *args, **options: asked.append(options["pin_memory"])
+                        or made(*args, **options))
+    fed = loader.run(world(), ["tensors"], (0,), length=2, rounds=1, place=take(world(), "cuda"))
+    assert list(fed.shares) == ["tensors, no workers", "tensors, no workers, pinned"] and asked == [False, True]
 
 
 @pytest.mark.parametrize(("devices", "apart"), [(1, False), (2, True)])

@@ -23,6 +23,12 @@ case "$*" in
     -m\ pytest*test_conv.py) kill -9 $$ ;;
     -m\ pytest*) echo "3 passed, 1 skipped" ;;
     *doctor) echo "all is well" ;;
+    *bench\ step*)
+        for part in total forward; do
+            echo "step: mlp, 1 rank: $part"
+            echo "  distgrad       0.829 ms  ($part)    1.00 x"
+            echo '{"benchmark": "step: mlp, 1 rank: total"}'
+        done ;;
     *) echo "no device"; exit 2 ;;
 esac
 """
@@ -60,7 +66,7 @@ def test_each_part_is_noted(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text(PYTHON)
     python.chmod(0o755)
-    parts = ["--only", "doctor", "--only", "suite", "--only", "ceilings"]
+    parts = ["--only", "doctor", "--only", "suite", "--only", "small"]
     done = device(*parts, str(tmp_path / "results"), PYTHON=str(python))
     summary = (tmp_path / "results" / "summary.txt").read_text()
     log = (tmp_path / "results" / "log.txt").read_text()
@@ -70,7 +76,9 @@ def test_each_part_is_noted(tmp_path: Path) -> None:
     assert "  tests/ops/test_conv.py: exit code 137\n" in summary
     passed, skipped = (int(re.findall(rf"(\d+) {word}", summary)[0]) for word in ("passed", "skipped"))
     assert passed == 2 + 3 * skipped and skipped > 20 and " 1 failed, 0 errors, " in summary
-    assert "ceilings: FAILED (exit code 2)" in summary and "no device" in log
+    assert "small operations: FAILED (exit code 2)" in summary and "no device" in log
+    assert "  step: mlp, 1 rank: total\n    distgrad       0.829 ms  (total)    1.00 x\n" in summary
+    assert "forward" not in summary and "forward" in log
 
 
 def test_without_a_driver_it_says_what_is_missing(tmp_path: Path) -> None:

@@ -163,11 +163,14 @@ def two_h100(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "information").write_text("Model: \t\t NVIDIA H100\nIRQ: 1\n")
     monkeypatch.setattr(gpus, "DEVICES", tmp_path)
+    monkeypatch.setattr(gpus, "find_spec", lambda name: None)
 
 
 def no_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(gpus, "DEVICES", tmp_path / "none")
     monkeypatch.setattr(gpus, "DRIVERS", ())
+    monkeypatch.setattr(gpus, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
 
 
 def test_no_gpu_and_no_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -198,15 +201,15 @@ def test_a_driver_that_names_no_device(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_gpus_that_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "first", lambda words: "cupy-cuda12x 14.2.0")
     with stand_in(devices=2):
-        found = {one.name: one for one in gpus.gpus(4)}
+        found = {one.name: one for one in gpus.gpus()}
         assert not any(one.bad for one in found.values())
         assert found["gpu"].text == "cuda:0 to cuda:1: Stand-in, 0.0 GiB, compute capability 9.0"
         assert "of cuda:0 are free" in found["gpu"].advice, "7 of 16 MiB"
         assert found["cuda"].text == "cupy 14.2.0 for CUDA 12.9, driver for CUDA 12.8"
         assert found["nccl"].text == "none" and "nvidia-nccl-cu12" in found["nccl"].advice
-        each = "local rank 0 takes cuda:0, local rank 1 takes cuda:1"
-        assert found["devices"].text.startswith(f"{each}, local rank 2 takes cuda:0, local rank 3 takes cuda:1; they")
-        assert list(gpus.gpus(2))[-1].text == each
+        assert found["devices"].text.startswith("local rank 0 takes cuda:0, local rank 1 takes cuda:1; of more than 2")
+    with stand_in():
+        assert list(gpus.gpus())[-1].text.startswith("every rank of this machine takes cuda:0")
 
 
 @pytest.mark.usefixtures("two_h100")
