@@ -71,6 +71,18 @@ def test_names_that_cupy_has_not_are_refused() -> None:
         STRICT.xp.logaddexp.accumulate(strict([1.0]))
 
 
+def test_what_cupy_refuses_is_refused() -> None:
+    with pytest.raises(ValueError, match="not broadcast"):
+        STRICT.xp.linalg.solve(strict(np.ones((2, 3, 3))), strict(np.ones((3, 2))))
+    rows, columns = strict([0, 1]), strict([0, 1, 0])
+    with pytest.raises(ValueError, match="broadcast"):
+        strict(np.ones((3, 4)))[rows, columns]
+    with pytest.raises(ValueError, match="broadcast"):
+        strict(np.ones((3, 4)))[rows, columns] = 1.0
+    with pytest.raises(IndexError):
+        strict(np.ones((3, 4)))[7]
+
+
 def test_what_crosses_is_counted() -> None:
     a = strict(np.ones((2, 3), np.float32))
     assert (transfers.from_host, transfers.bytes_from_host) == (1, 24)
