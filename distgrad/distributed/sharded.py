@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..backend import get
+from ..backend import get, of
 from ..errors import rank_prefix
 from ..flat import Group, Slot, State, operand
 from ..graph.base import wrap
@@ -242,10 +242,14 @@ class ZeroRedundancyOptimizer:
 
     @staticmethod
     def _fill(part: Share, slot: Slot, name: str, whole: Any) -> None:
-        """Copy one parameter's array into this share's part of it."""
+        """Copy one parameter's array, which may lie on the host, into this share's part of it."""
         line = whole.transpose(slot.order).reshape(-1)
         for there, here in part.cut(slot.offset, slot.offset + slot.size):
-            part.array(name)[here] = line[there.start - slot.offset:there.stop - slot.offset]
+            memory, found = part.array(name), line[there.start - slot.offset:there.stop - slot.offset]
+            place, source = of(memory), of(whole)
+            if place is not source:
+                found = place.from_host(source.to_host(found), place.device_of(memory))
+            memory[here] = found
 
     def __repr__(self) -> str:
         return f"ZeroRedundancyOptimizer({self._optimizer!r})"
