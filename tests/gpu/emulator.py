@@ -111,8 +111,8 @@ def compiled(code: str) -> Any:
     folder = Path(tempfile.mkdtemp(prefix="distgrad-emulated-"))
     try:
         (folder / "kernels.cpp").write_text(_BEFORE + code + runners)
-        subprocess.run(["g++", "-std=c++20", "-O1", "-U_FORTIFY_SOURCE", "-fPIC", "-shared", "-w", "-o", folder / "kernels.so",
-                        folder / "kernels.cpp"], check=True, timeout=100)
+        subprocess.run(["g++", "-std=c++20", "-O1", "-U_FORTIFY_SOURCE", "-fPIC", "-shared", "-w", "-o",
+                        folder / "kernels.so", folder / "kernels.cpp"], check=True, timeout=100)
         return ctypes.CDLL(str(folder / "kernels.so"))
     finally:
         shutil.rmtree(folder)
