@@ -13,11 +13,13 @@ from .base import (
     device_of,
     get,
     get_default_device,
+    is_pinned,
     move,
     of,
     of_type,
     set_default_device,
+    when_several,
 )
 
 __all__ = ["Backend", "Device", "DeviceArray", "cuda_device", "default_place", "device_of", "get", "get_default_device",
-           "move", "of", "of_type", "set_default_device"]
+           "is_pinned", "move", "of", "of_type", "set_default_device", "when_several"]

@@ -17,7 +17,8 @@ from ..graph.modes import INFERENCE, state
 from ._promote import result_type
 from .cast import cast
 
-__all__ = ["beside", "dims_of", "number_of", "one_dim", "plain", "raw", "same_dtype", "size_tuple", "take_dims"]
+__all__ = ["beside", "dims_of", "made_there", "number_of", "one_dim", "plain", "raw", "same_dtype", "size_tuple",
+           "take_dims"]
 
 
 def raw(x: Any) -> Any:
@@ -33,6 +34,15 @@ def beside(x: Any, indices: tuple[Any, ...]) -> tuple[Any, ...]:
     backend, host = of(array), get("cpu")
     place = backend.device_of(array)
     return tuple([backend.from_host(raw(index), place) if of(raw(index)) is host else index for index in indices])
+
+
+def made_there(like: Any, values: Any, dtype: Any = None) -> Any:
+    """An array of these values on the device of the array `like`."""
+    backend = of(like)
+    if not backend.several:
+        return backend.xp.asarray(values, dtype)
+    with backend.using(backend.device_of(like)):
+        return backend.xp.asarray(values, dtype)
 
 
 def plain(like: Any, out: Any) -> Any:

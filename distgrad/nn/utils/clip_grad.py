@@ -12,10 +12,11 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from ...backend import of
+from ...backend import device_of, move, of
 from ...errors import rank_prefix
 from ...flat import GRID, Group, Placement, State
 from ...graph.base import TensorBase, from_raw
+from ...graph.places import beside
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_grad_norms", "get_total_norm"]
 
@@ -129,7 +130,8 @@ def _by_group(parameters: Iterable[Any]) -> tuple[dict[Group, list[Placement]], 
 def _partials(arrays: list[Any], p: float) -> list[Any]:
     """Sums of |x|^p over blocks, float64: those of neighbours of one dtype together."""
     return [of(run[0]).kernels.norms_of(run, p, GRID)
-            for _, each in itertools.groupby(arrays, lambda a: (a.__class__, a.dtype)) for run in [list(each)]]
+            for _, each in itertools.groupby(arrays, lambda a: (a.__class__, a.dtype, getattr(a, "device", None)))
+            for run in [list(each)]]
 
 
 def _norm(groups: dict[Group, list[Placement]], others: list[Any], p: float) -> Any:
@@ -145,8 +147,13 @@ def _combined(parts: list[Any], arrays: list[Any], p: float) -> Any:
         from ..._tensor.creation import tensor
 
         return tensor(0.0)
+    with beside(arrays):
+        return _root(parts, arrays, p)
+
+
+def _root(parts: list[Any], arrays: list[Any], p: float) -> Any:
     xp = of(arrays[0]).xp
-    partials = parts[0] if len(parts) == 1 else xp.concatenate(parts)
+    partials = parts[0] if len(parts) == 1 else xp.concatenate([move(part, device_of(arrays[0])) for part in parts])
     if p == math.inf:
         norm = partials.max() if partials.size else xp.zeros(())
     else:
@@ -180,4 +187,5 @@ def _scale(groups: dict[Group, list[Placement]], others: list[Any], max_norm: fl
 
 def _multiply(array: Any, factor: float) -> None:
     if factor != 1:  # times 1 changes no bit
-        array *= array.dtype.type(factor)
+        with beside((array,)):
+            array *= array.dtype.type(factor)
