@@ -126,6 +126,16 @@ extern "C" __global__ void cross_entropy_backward(const T* g, int each, const T*
     OVER_ROW(j) gx[j] = kept ? e[j] * share - (j == safe[row] ? picked : (T)0) : (T)0;
 }
 
+// The sum of a, divided by that of b if given. One block.
+extern "C" __global__ void total(const T* a, const T* b, I n, T* out) {
+    __shared__ T shared[1024];
+    T sum = 0, under = 0;
+    OVER_ROW(j) { sum += a[j]; if (b) under += b[j]; }
+    sum = add_up(sum, shared);
+    under = add_up(under, shared);
+    if (threadIdx.x == 0) out[0] = b ? sum / under : sum;
+}
+
 // Every row of y becomes `row`.
 extern "C" __global__ void repeat(const T* row, T* y, I n) {
     y += (I)blockIdx.x * n;
