@@ -73,8 +73,13 @@ template <typename F> int together(unsigned blocks, unsigned width, F kernel) {
     for (unsigned b = 0; b < blocks; b++) {
         blockIdx.x = b;
         for (unsigned t = 0; t < width; t++) strands[t]->ended = false;
-        for (unsigned gone = 0; !gone;) {
-            for (unsigned t = 0; t < width; t++) { run(t); gone += strands[t]->ended; }
+        bool back = false;  // up to every other barrier in the opposite order: a race shows
+        for (unsigned gone = 0; !gone; back = !back) {
+            for (unsigned i = 0; i < width; i++) {
+                unsigned t = back ? width - 1 - i : i;
+                run(t);
+                gone += strands[t]->ended;
+            }
             if (gone && gone < width) { strands.clear(); return 1; }  // those that still wait are left where they are
         }
     }

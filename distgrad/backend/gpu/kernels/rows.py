@@ -82,7 +82,7 @@ def cross_entropy_backward(g: Any, e: Any, s: Any, safe: Any, r: Any, target: An
         return plain("cross_entropy_backward", e)(g, e, s, safe, r, target, weight, ignore_index, smoothing, reduction)
     rows, classes = e.shape
     gx = cupy.empty_like(e)
-    over_rows("cross_entropy_backward", e.dtype, rows, classes, g, g.size == rows and reduction == "none",
-              _total(r) if reduction == "mean" else None, e, s, safe, r, cupy.ascontiguousarray(target, "int64"), classes,
-              ignore_index, gx)
+    target, norm = cupy.ascontiguousarray(target, "int64"), _total(r) if reduction == "mean" else None
+    over_rows("cross_entropy_backward", e.dtype, rows, classes, g, g.size == rows and reduction == "none", norm, e, s,
+              safe, r, target, classes, ignore_index, gx)
     return gx
