@@ -10,12 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from tests.gpu import queues
+__all__ = ["handle_of", "install"]
 
-__all__ = ["HANDLE", "install"]
-
-HANDLE = 0xB1A5
 _KINDS = {2: (np.float16, np.float32, (68,)), 0: (np.float32, np.float32, (68, 77)), 1: (np.float64, np.float64, (70,))}
+
+
+_queue: dict[str, Any] = {}  # how to ask for the current device, and to do what was queued before
+
+
+def handle_of(device: int) -> int:
+    """The handle for a device."""
+    return 0xB1A5 + device
 
 
 def _matrix(address: int, kind: Any, rows: int, columns: int, leading: int) -> np.ndarray:
@@ -34,9 +39,10 @@ def gemmEx(handle: int, transa: int, transb: int, m: int, n: int, k: int, alpha:
            B: int, Btype: int, ldb: int, beta: int, C: int, Ctype: int, ldc: int, computeType: int, algo: int) -> None:
     """c (m, n) = alpha * a b + beta * c, where transa and transb say that the factor lies transposed."""
     kind, wide, computes = _KINDS[Atype]
-    assert handle == HANDLE and Atype == Btype == Ctype and computeType in computes and algo == -1
+    assert handle == handle_of(_queue["device"]()), "a handle of another device"
+    _queue["run"]()
+    assert Atype == Btype == Ctype and computeType in computes and algo == -1
     assert min(m, n, k) > 0
-    queues.current_stream().run()  # what was queued before
     a = _matrix(A, kind, k, m, lda).T if transa else _matrix(A, kind, m, k, lda)
     b = _matrix(B, kind, n, k, ldb).T if transb else _matrix(B, kind, k, n, ldb)
     c = _matrix(C, kind, m, n, ldc)
@@ -55,8 +61,9 @@ def gemmStridedBatchedEx(handle: int, transa: int, transb: int, m: int, n: int, 
                Btype, ldb, beta, C + i * strideC * size, Ctype, ldc, computeType, algo)
 
 
-def install() -> None:
+def install(device: Any, run: Any) -> None:
     """Put it where `from cupy_backends.cuda.libs import cublas` finds it, with cuBLAS' numbers."""
+    _queue.update(device=device, run=run)
     module: Any = None
     for name in ("cupy_backends", "cupy_backends.cuda", "cupy_backends.cuda.libs", "cupy_backends.cuda.libs.cublas"):
         above, module = module, ModuleType(name)

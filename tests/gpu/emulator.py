@@ -19,6 +19,7 @@ __all__ = ["available", "compiled"]
 
 _BEFORE = r"""
 #include <cmath>
+#include <csetjmp>
 #include <ucontext.h>
 #include <vector>
 using namespace std;
@@ -31,42 +32,55 @@ static Place threadIdx, blockIdx, blockDim, gridDim;
 
 template <typename V> V atomicAdd(V* where, V value) { V before = *where; *where += value; return before; }
 
-// Threads are contexts with a stack of their own; a barrier goes back to the loop that lets each run in its turn.
+// A thread of the block is a stack of its own, made once and used for one launch after the other. A barrier goes back
+// to the loop that lets each thread run in its turn: by longjmp, which costs a hundredth of swapcontext.
+struct Strand { ucontext_t first; jmp_buf here; char* stack; bool begun, ended; };
 static const size_t STACK = 1 << 15;
-static ucontext_t turn;
-static vector<ucontext_t> threads;
-static vector<char> stacks, ended;
+static vector<Strand*> strands;
+static jmp_buf turn;
+static ucontext_t nowhere;
 static void (*body)(void*);
 static void* arguments;
 
-static void __syncthreads() { swapcontext(&threads[threadIdx.x], &turn); }
+static void __syncthreads() { if (!_setjmp(strands[threadIdx.x]->here)) _longjmp(turn, 1); }
 
-static void begin() { body(arguments); ended[threadIdx.x] = 1; }
+static void live() {
+    for (;;) {
+        body(arguments);
+        strands[threadIdx.x]->ended = true;
+        __syncthreads();
+    }
+}
+
+static void run(unsigned t) {
+    threadIdx.x = t;
+    if (_setjmp(turn)) return;
+    Strand* strand = strands[t];
+    if (strand->begun) _longjmp(strand->here, 1);
+    strand->begun = true;
+    getcontext(&strand->first);
+    strand->first.uc_stack.ss_sp = strand->stack;
+    strand->first.uc_stack.ss_size = STACK;
+    makecontext(&strand->first, live, 0);
+    swapcontext(&nowhere, &strand->first);
+}
 
 template <typename F> int together(unsigned blocks, unsigned width, F kernel) {
-    if (threads.size() < width) { threads.resize(width); ended.resize(width); stacks.resize(STACK * width); }
+    while (strands.size() < width) strands.push_back(new Strand{{}, {}, new char[STACK], false, false});
     body = [](void* given) { (*(F*)given)(); };
     arguments = &kernel;
     blockDim.x = width; gridDim.x = blocks;
     for (unsigned b = 0; b < blocks; b++) {
         blockIdx.x = b;
-        for (unsigned t = 0; t < width; t++) {
-            getcontext(&threads[t]);
-            threads[t].uc_stack.ss_sp = &stacks[STACK * t];
-            threads[t].uc_stack.ss_size = STACK;
-            threads[t].uc_link = &turn;
-            ended[t] = 0;
-            makecontext(&threads[t], begin, 0);
-        }
-        for (unsigned left = width; left;) {
-            unsigned gone = 0;
-            for (unsigned t = 0; t < width; t++) {
-                threadIdx.x = t;
-                swapcontext(&turn, &threads[t]);
-                gone += ended[t];
+        for (unsigned t = 0; t < width; t++) strands[t]->ended = false;
+        bool back = false;  // up to every other barrier in the opposite order: a race shows
+        for (unsigned gone = 0; !gone; back = !back) {
+            for (unsigned i = 0; i < width; i++) {
+                unsigned t = back ? width - 1 - i : i;
+                run(t);
+                gone += strands[t]->ended;
             }
-            if (gone && gone < left) return 1;
-            left -= gone;
+            if (gone && gone < width) { strands.clear(); return 1; }  // those that still wait are left where they are
         }
     }
     return 0;
@@ -102,8 +116,8 @@ def compiled(code: str) -> Any:
     folder = Path(tempfile.mkdtemp(prefix="distgrad-emulated-"))
     try:
         (folder / "kernels.cpp").write_text(_BEFORE + code + runners)
-        subprocess.run(["g++", "-std=c++20", "-O1", "-fPIC", "-shared", "-w", "-o", folder / "kernels.so",
-                        folder / "kernels.cpp"], check=True, timeout=100)
+        subprocess.run(["g++", "-std=c++20", "-O1", "-U_FORTIFY_SOURCE", "-fPIC", "-shared", "-w", "-o",
+                        folder / "kernels.so", folder / "kernels.cpp"], check=True, timeout=100)
         return ctypes.CDLL(str(folder / "kernels.so"))
     finally:
         shutil.rmtree(folder)

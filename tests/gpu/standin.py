@@ -321,8 +321,8 @@ def install(**given: Any) -> Any:
     cupy.get_default_pinned_memory_pool = lambda: pinned  # type: ignore[attr-defined]
     cupy.cuda = SimpleNamespace(  # type: ignore[attr-defined]
         runtime=_runtime(settings), memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError), Device=_Device,
-        device=SimpleNamespace(get_cublas_handle=lambda: cublas.HANDLE), Event=queues.Event,
-        Stream=queues.Stream, get_current_stream=queues.current_stream,
+        device=SimpleNamespace(get_cublas_handle=lambda: cublas.handle_of(_thread.device)),
+        Event=queues.Event, Stream=queues.Stream, get_current_stream=queues.current_stream,
         get_elapsed_time=queues.elapsed_time, alloc_pinned_memory=pinned.malloc,
         pinned_memory=SimpleNamespace(is_memory_pinned=_pinned_at),
         set_allocator=lambda function: allocator.__setitem__(0, function), nccl=SimpleNamespace(available=False))
@@ -341,7 +341,7 @@ def install(**given: Any) -> Any:
     _thread.before.clear()
     StrictArray.data = property(lambda self: SimpleNamespace(
         ptr=self.address, device_id=_places.of(self)))  # type: ignore[attr-defined]
-    cublas.install()
+    cublas.install(lambda: _thread.device, lambda: queues.current_stream().run())
     sys.modules["cudnn"] = None  # type: ignore[assignment]  # a real one would take the host's addresses for a GPU's
     for name, module in {"cupy": cupy, "cupy.cuda": cupy.cuda, "cupyx": cupyx, "cupyx.scipy": cupyx.scipy,
                          "cupyx.scipy.special": special}.items():  # type: ignore[attr-defined]

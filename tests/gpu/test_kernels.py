@@ -73,7 +73,21 @@ def test_layer_norm(centered: bool, affine: bool, kind: str) -> None:
     _, mean, rstd = find("normalize")(np, x, weight, None, 1e-5, (2,), (1, 1, 70), centered)
     for needs in ((True, True, True), (True, False, False), (False, True, True)):
         same("normalize_backward", kind, g, x, mean, rstd, weight, (2,), (1, 1, 70), (70,), False, needs)
-    same("normalize", kind, x, None, None, 1e-5, (1, 2), (1, 3, 1), centered)  # groups: the reference's way
+    same("normalize", kind, x, None, None, 1e-5, (1, 2), (1, 3, 1), centered)  # other axes: the reference's way
+
+
+@every_kind
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("inner", [(2, 3, 4, 10), (1, 1, 2, 1), (40, 2, 3, 5)])
+def test_group_norm(inner: tuple[int, ...], affine: bool, kind: str) -> None:
+    x, g, channels = numbers(kind, *inner), numbers(kind, *inner, seed=1), inner[1] * inner[2]
+    weight, bias = (numbers(kind, channels, seed=2), numbers(kind, channels, seed=3)) if affine else (None, None)
+    broadcast = (1, *inner[1:3], 1)
+    same("normalize", kind, x, weight, bias, 1e-5, (2, 3), broadcast, True, alone=True)
+    _, mean, rstd = find("normalize")(np, x, weight, None, 1e-5, (2, 3), broadcast, True)
+    for needs in ((True, True, True), (True, False, False), (False, False, True)):
+        same("normalize_backward", kind, g, x, mean, rstd, weight, (2, 3), broadcast, (channels,), False, needs,
+             alone=True)
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64", "float16"])

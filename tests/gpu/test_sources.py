@@ -1,4 +1,4 @@
-"""Every kernel's CUDA C++ is compiled for real GPUs: by NVRTC, which cupy uses, or by nvcc where only that is there."""
+"""Every kernel's CUDA C++ is compiled for real GPUs: by NVRTC, as cupy does, or by nvcc where that alone is there."""
 
 from __future__ import annotations
 

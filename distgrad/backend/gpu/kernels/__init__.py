@@ -1,6 +1,9 @@
 """What is faster on a GPU than the reference kernels over cupy's namespace; same names, signatures and meaning.
 
-    find(name) -> rows / lines / many / recurrent (arguments checked) -> launch (compiled when first called) -> source
+    find(name) -> a module by purpose (arguments checked) -> launch (compiled when first called)
+                                                          -> products (cuBLAS), ../cudnn
+
+Each module has the CUDA C++ of its kernels beside their callers; what all share is in source.
 
 What they cannot take (16 bits, complex numbers, memory in pieces, rare options) goes to the reference.
 """

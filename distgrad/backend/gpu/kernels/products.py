@@ -68,7 +68,8 @@ class Product:
 def _lies(x: Any) -> tuple[bool, int] | None:
     """How each matrix of x (..., rows, columns) lies, as `Product` takes it; None where neither way is whole."""
     rows, columns = x.shape[-2:]
-    down, along = (stride // x.itemsize for stride in x.strides[-2:])
+    size, strides = x.itemsize, x.strides
+    down, along = strides[-2] // size, strides[-1] // size
     if (columns == 1 or along == 1) and (rows == 1 or down >= columns):
         return False, max(down if rows > 1 else columns, 1)
     if (rows == 1 or down == 1) and (columns == 1 or along >= rows):
@@ -78,6 +79,8 @@ def _lies(x: Any) -> tuple[bool, int] | None:
 
 def _step(x: Any) -> int | None:
     """Elements from one matrix of x (..., rows, columns) to the next; None where steps differ."""
+    if x.ndim == 2:
+        return 0
     step, reach = 0, -1
     for size, stride in zip(x.shape[-3::-1], x.strides[-3::-1], strict=True):
         if size == 1:
@@ -90,9 +93,18 @@ def _step(x: Any) -> int | None:
     return step // x.itemsize
 
 
+def _operand(x: Any) -> tuple[Any, tuple[bool, int], int]:
+    """x, or a copy where it cannot be read as it lies; how each matrix lies, and elements from one to the next."""
+    lies, step = _lies(x), _step(x)
+    if lies is not None and step is not None:
+        return x, lies, step
+    x = cupy.ascontiguousarray(x)
+    return x, (False, max(x.shape[-1], 1)), x.shape[-2] * x.shape[-1]
+
+
 def packed(x: Any) -> Any:
     """x as `multiply` reads it without a copy: itself where it can, so that several products share one copy."""
-    return x if _lies(x) is not None and _step(x) is not None else cupy.ascontiguousarray(x)
+    return _operand(x)[0]
 
 
 def multiply(a: Any, b: Any, out: Any = None, alpha: float = 1.0, add: bool = False) -> Any:
@@ -110,13 +122,13 @@ def multiply(a: Any, b: Any, out: Any = None, alpha: float = 1.0, add: bool = Fa
         if not add:
             out.fill(0)
         return out
-    a, b = packed(a), packed(b)
-    product = Product(a.dtype, m, n, k, _lies(a), _lies(b), n, add, alpha)
+    (a, a_lies, a_step), (b, b_lies, b_step) = _operand(a), _operand(b)
+    product = Product(a.dtype, m, n, k, a_lies, b_lies, n, add, alpha)
     count = out.size // (m * n)
     if count == 1:
         product(a.data.ptr, b.data.ptr, out.data.ptr)
     else:
-        product.batch(count, a.data.ptr, _step(a), b.data.ptr, _step(b), out.data.ptr, m * n)
+        product.batch(count, a.data.ptr, a_step, b.data.ptr, b_step, out.data.ptr, m * n)
     return out
 
 

@@ -12,6 +12,9 @@ __all__ = ["cross_entropy", "cross_entropy_backward", "log_softmax", "log_softma
            "softmax_backward"]
 
 
+_MOST = 1 << 16  # elements that one block sums up sooner than several
+
+
 def _last(x: Any, dim: int) -> bool:
     return bool(x.size) and dim % x.ndim == x.ndim - 1
 
@@ -50,6 +53,15 @@ def log_softmax_backward(g: Any, y: Any, dim: int) -> Any:
 
 # -- losses over classes
 
+def _total(a: Any, b: Any = None) -> Any:
+    """The sum of a, divided by that of b if given."""
+    if a.size > _MOST:
+        return a.sum() if b is None else a.sum() / b.sum()
+    out = cupy.empty((), a.dtype)
+    over_rows("total", a.dtype, 1, a.size, a, b, a.size, out)
+    return out
+
+
 def cross_entropy(x: Any, target: Any, weight: Any, ignore_index: int, smoothing: float,
                   reduction: str) -> tuple[Any, Any, Any, Any, Any]:
     """As the reference; a target that is no class makes the loss NaN, for asking would mean to wait."""
@@ -60,7 +72,7 @@ def cross_entropy(x: Any, target: Any, weight: Any, ignore_index: int, smoothing
     e, safe = cupy.empty_like(x), cupy.empty(rows, "int64")
     over_rows("cross_entropy", x.dtype, rows, classes, x, cupy.ascontiguousarray(target, "int64"), weight, classes,
               ignore_index, losses, e, s, safe, r)
-    loss = losses if reduction == "none" else losses.sum() / r.sum() if reduction == "mean" else losses.sum()
+    loss = losses if reduction == "none" else _total(losses, r if reduction == "mean" else None)
     return loss, e, s, safe, r
 
 
@@ -70,7 +82,7 @@ def cross_entropy_backward(g: Any, e: Any, s: Any, safe: Any, r: Any, target: An
         return plain("cross_entropy_backward", e)(g, e, s, safe, r, target, weight, ignore_index, smoothing, reduction)
     rows, classes = e.shape
     gx = cupy.empty_like(e)
-    over_rows("cross_entropy_backward", e.dtype, rows, classes, g, g.size == rows and reduction == "none",
-              r.sum() if reduction == "mean" else None, e, s, safe, r, cupy.ascontiguousarray(target, "int64"), classes,
-              ignore_index, gx)
+    target, norm = cupy.ascontiguousarray(target, "int64"), _total(r) if reduction == "mean" else None
+    over_rows("cross_entropy_backward", e.dtype, rows, classes, g, g.size == rows and reduction == "none", norm, e, s,
+              safe, r, target, classes, ignore_index, gx)
     return gx

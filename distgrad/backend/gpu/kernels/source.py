@@ -126,43 +126,14 @@ extern "C" __global__ void cross_entropy_backward(const T* g, int each, const T*
     OVER_ROW(j) gx[j] = kept ? e[j] * share - (j == safe[row] ? picked : (T)0) : (T)0;
 }
 
-extern "C" __global__ void layer_norm(const T* x, const T* weight, const T* bias, I n, T eps, int centered, T* y,
-                                      T* mean, T* rstd) {
+// The sum of a, divided by that of b if given. One block.
+extern "C" __global__ void total(const T* a, const T* b, I n, T* out) {
     __shared__ T shared[1024];
-    I row = blockIdx.x;
-    x += row * n; y += row * n;
-    T middle = 0, square = 0;
-    if (centered) {
-        OVER_ROW(j) middle += x[j];
-        middle = add_up(middle, shared) / n;
-    }
-    OVER_ROW(j) { T d = x[j] - middle; square += d * d; }
-    T scale = 1 / sqrt(add_up(square, shared) / n + eps);
-    OVER_ROW(j) {
-        T v = (x[j] - middle) * scale;
-        if (weight) v *= weight[j];
-        y[j] = bias ? v + bias[j] : v;
-    }
-    if (threadIdx.x == 0) { if (centered) mean[row] = middle; rstd[row] = scale; }
-}
-
-extern "C" __global__ void layer_norm_backward(const T* g, const T* x, const T* mean, const T* rstd, const T* weight,
-                                               I n, T* gx) {
-    __shared__ T shared[1024];
-    I row = blockIdx.x;
-    g += row * n; x += row * n; gx += row * n;
-    T middle = mean ? mean[row] : (T)0, scale = rstd[row], sum = 0, along = 0;
-    OVER_ROW(j) {
-        T gh = weight ? g[j] * weight[j] : g[j];
-        sum += gh;
-        along += gh * (x[j] - middle) * scale;
-    }
-    sum = mean ? add_up(sum, shared) / n : (T)0;
-    along = add_up(along, shared) / n;
-    OVER_ROW(j) {
-        T gh = weight ? g[j] * weight[j] : g[j];
-        gx[j] = scale * (gh - sum - (x[j] - middle) * scale * along);
-    }
+    T sum = 0, under = 0;
+    OVER_ROW(j) { sum += a[j]; if (b) under += b[j]; }
+    sum = add_up(sum, shared);
+    under = add_up(under, shared);
+    if (threadIdx.x == 0) out[0] = b ? sum / under : sum;
 }
 
 // Every row of y becomes `row`.
