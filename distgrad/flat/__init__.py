@@ -6,9 +6,10 @@ other: they meet here. It knows neither graph nor wire; both give it callables a
 """
 
 from .factor import DeviceFactor, Factor, clip_factor, multiply_, operand
-from .group import Group, State, not_finite
+from .group import Group, not_finite
 from .layout import GRID, Layout, Range, Slot, plan, share
 from .placement import Placement
+from .state import State
 
 __all__ = ["GRID", "DeviceFactor", "Factor", "Group", "Layout", "Placement", "Range", "Slot", "State", "clip_factor",
            "multiply_", "not_finite", "operand", "plan", "share"]

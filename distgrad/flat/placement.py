@@ -8,8 +8,9 @@ from typing import Any
 from .._typing import Array
 from ..errors import rank_prefix
 from .factor import multiply_
-from .group import Group, State
+from .group import Group
 from .layout import Slot
+from .state import State
 
 __all__ = ["Placement"]
 

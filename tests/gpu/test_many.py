@@ -115,7 +115,7 @@ SHAPES = [(3, 5), (), (0, 4), (2, 3, 700), (5000,)]
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64", "float16"])
-@pytest.mark.parametrize("p", [2.0, 1.0, math.inf])
+@pytest.mark.parametrize("p", [2.0, 1.0, 3.5, math.inf, 0.0])
 def test_norms_of_many(kind: str, p: float) -> None:
     for sizes in (SHAPES, MORE, [0, 0], []):
         arrays = numbers(kind, sizes, 0)
@@ -127,6 +127,16 @@ def test_norms_of_many(kind: str, p: float) -> None:
         found = gpu().to_host(gpu().kernels.norms_of(given, p, GRID))
         assert found.dtype == np.float64 and found.shape == expected.shape
         np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@every_kind
+@pytest.mark.parametrize("value", [0.0, -0.0, math.nan, -math.inf])
+def test_norms_of_what_is_no_ordinary_number(kind: str, value: float) -> None:
+    x = numbers(kind, [5000], 0)[0]
+    x[4500] = value
+    for p in (2.0, 1.0, 3.5, math.inf, 0.0):
+        found = gpu().to_host(gpu().kernels.norm_blocks(there(x), p, GRID))
+        np.testing.assert_allclose(found, find("norm_blocks")(np, x, p, GRID), rtol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64", "float16", "complex64"])

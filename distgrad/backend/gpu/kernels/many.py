@@ -60,6 +60,23 @@ extern "C" __global__ void squares(const Many many, I share, double* out) {
     if (threadIdx.x == 0) out[blockIdx.x] = sum;
 }
 
+// The same for |x|^p; for p = 0 how many are not 0, for p = inf the largest |x|, and NaN if there is one.
+extern "C" __global__ void powers(const Many many, I share, double p, double* out) {
+    __shared__ double shared[1024];
+    int k = mine(many);
+    const T* x = many.where[0][k];
+    double sum = 0;
+    if (p > 1e308) {
+        T top = 0;
+        EACH_OF_SHARE(i) { T v = fabs(x[i]); if (v > top || v != v) top = v; }
+        sum = largest(top, (T*)shared);
+    } else {
+        EACH_OF_SHARE(i) { double v = fabs((double)x[i]); sum += p == 0 ? (double)(v != 0) : p == 1 ? v : pow(v, p); }
+        sum = add_up(sum, shared);
+    }
+    if (threadIdx.x == 0) out[blockIdx.x] = sum;
+}
+
 // Where a factor is an array, `at` is its address; else that is null.
 extern "C" __global__ void multiply(const Many many, I share, const T* at, T factor) {
     int k = mine(many);
@@ -177,15 +194,17 @@ def norm_blocks(flat: Any, norm_type: float, grid: int) -> Any:
 def norms_of(arrays: Sequence[Any], norm_type: float, grid: int) -> Any:
     """As the reference; arrays that do not lie whole are copied first."""
     lines = [x if x.flags.c_contiguous else x.reshape(-1) for x in arrays]
-    if norm_type != 2 or not lines or not fits(*lines):
+    if not lines or not fits(*lines):
         return plain("norms_of", arrays[0])(arrays, norm_type, grid) if lines else cupy.zeros(0, "float64")
     many = _Many([lines], grid)
+    name, given = ("squares", ()) if norm_type == 2 else ("powers", (np.float64(norm_type),))
     with lines[0].device:
         out = cupy.empty(sum(-(-x.size // grid) for x in lines), "float64")
     at = 0
     for device, _, blocks, table in many.launches:
         with cupy.cuda.Device(device):
-            kernel("many", "squares", many.dtype)((blocks,), (_THREADS,), (table, np.int64(grid), out[at:at + blocks]))
+            kernel("many", name, many.dtype)(
+                (blocks,), (_THREADS,), (table, np.int64(grid), *given, out[at:at + blocks]))
         at += blocks
     return out
 
