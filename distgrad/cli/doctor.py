@@ -7,8 +7,7 @@ and in `world`; nothing is changed.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 
 from distgrad.cli import gpus, machine, world
 from distgrad.cli.finding import Finding
@@ -38,18 +37,16 @@ def doctor(args: argparse.Namespace) -> int:
         ranks: Iterable[Finding] = () if args.quick else world.ranks(args.ranks)
     elif not here.rank:
         # Asked before MPI starts in this process, as it may not like children afterwards.
-        before = [finding for check in _checks(here.size or 1) for finding in check()]
+        before = [finding for check in _CHECKS for finding in check()]
         return _report([*before, *(world.together() or ())])
     else:
         world.together()
         return 0
-    checks = (*(check() for check in _checks(args.ranks)), ranks)
-    return _report(finding for findings in checks for finding in findings)
+    return _report(finding for findings in (*(check() for check in _CHECKS), ranks) for finding in findings)
 
 
-def _checks(ranks: int) -> tuple[Callable[[], Iterable[Finding]], ...]:
-    return (machine.python, machine.arrays, machine.processor, machine.memory, partial(gpus.gpus, ranks),
-            machine.scheduler, world.library)
+_CHECKS = (machine.python, machine.arrays, machine.processor, machine.memory, gpus.gpus, machine.scheduler,
+           world.library)
 
 
 def _report(findings: Iterable[Finding]) -> int:
