@@ -152,7 +152,7 @@ def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones on the diagonal of an n x m matrix."""
-    return _made(np.eye(n, m, dtype=dtype_of(dtype) or get_default_dtype()), device, requires_grad)
+    return _placed("eye", device, requires_grad, n, m, 0, dtype_of(dtype) or get_default_dtype())
 
 
 def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
@@ -165,6 +165,8 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
         found = np.dtype(np.int64) if whole else get_default_dtype()
     if step == 0 or (end - start) * step < 0:
         raise RuntimeError(f"arange: step {step} does not lead from {start} to {end}")
+    if found.kind in "iu" and all(isinstance(x, int) for x in (start, end, step)):  # floats are added up on the host
+        return _placed("arange", device, requires_grad, start, end, step, found)
     return _made(np.arange(start, end, step).astype(found), device, requires_grad)
 
 

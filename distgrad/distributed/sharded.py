@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..backend import get
+from ..backend import get, of
 from ..errors import rank_prefix
-from ..flat import Group, Slot, State
+from ..flat import Group, Slot, State, operand
 from ..graph.base import wrap
 from ..graph.modes import enable_grad
 from ..graph.places import beside
@@ -45,6 +45,7 @@ class ZeroRedundancyOptimizer:
 
     Attributes:
         param_groups: the optimizer's; options may be changed between steps, the same on every rank.
+        steps_taken: how often `step` was called.
 
     Raises:
         TypeError: the class is no optimizer that a rule describes.
@@ -58,6 +59,7 @@ class ZeroRedundancyOptimizer:
                             f"{getattr(optimizer_class, '__name__', optimizer_class)}")
         self._optimizer = optimizer_class(params, **defaults)
         self.param_groups = self._optimizer.param_groups
+        self.steps_taken = 0
         self._options: dict[Any, dict[str, Any]] = {}  # parameter -> its group of options
         flat_groups: dict[Group, None] = {}
         for options in self.param_groups:
@@ -98,6 +100,7 @@ class ZeroRedundancyOptimizer:
             if p._grad is not None:
                 p.bump()
         self._optimizer.mark([part.group for part in self._shares])
+        self.steps_taken += 1
         return loss
 
     def _stretches(self, part: Share) -> Iterator[tuple[int, int, int, dict[str, Any]]]:
@@ -126,7 +129,7 @@ class ZeroRedundancyOptimizer:
         """Apply the rule to what this rank owns of [begin, end)."""
         rule, optimizer = self._optimizer.rule, self._optimizer
         assert rule is not None
-        factor = (-1.0 if options.get("maximize") else 1.0) * part.group.factor
+        factor = operand(part.group.factor, -1.0 if options.get("maximize") else 1.0)
         names = optimizer.arrays_of(options)
         update = part.updates.get((begin, end, names))
         if update is None or step == 1:
@@ -239,16 +242,20 @@ class ZeroRedundancyOptimizer:
 
     @staticmethod
     def _fill(part: Share, slot: Slot, name: str, whole: Any) -> None:
-        """Copy one parameter's array into this share's part of it."""
+        """Copy one parameter's array, which may lie on the host, into this share's part of it."""
         line = whole.transpose(slot.order).reshape(-1)
         for there, here in part.cut(slot.offset, slot.offset + slot.size):
-            part.array(name)[here] = line[there.start - slot.offset:there.stop - slot.offset]
+            memory, found = part.array(name), line[there.start - slot.offset:there.stop - slot.offset]
+            place, source = of(memory), of(whole)
+            if place is not source:
+                found = place.from_host(source.to_host(found), place.device_of(memory))
+            memory[here] = found
 
     def __repr__(self) -> str:
         return f"ZeroRedundancyOptimizer({self._optimizer!r})"
 
 
-def _nothing(gs: Sequence[Any], options: Mapping[str, Any], step: int, factor: float) -> None:
+def _nothing(gs: Sequence[Any], options: Mapping[str, Any], step: int, factor: Any) -> None:
     """The update of a rank that owns nothing of a stretch."""
 
 

@@ -17,8 +17,8 @@ from ..graph.modes import INFERENCE, state
 from ._promote import result_type
 from .cast import cast
 
-__all__ = ["beside", "dims_of", "made_there", "number_of", "one_dim", "plain", "raw", "same_dtype", "size_tuple",
-           "take_dims"]
+__all__ = ["beside", "dims_of", "made_of", "made_there", "number_of", "one_dim", "plain", "raw", "same_dtype",
+           "size_tuple", "take_dims"]
 
 
 def raw(x: Any) -> Any:
@@ -53,6 +53,17 @@ def plain(like: Any, out: Any) -> Any:
     if state.flags & INFERENCE:
         made.version = INFERENCE_VERSION
     return made
+
+
+def made_of(like: Any, value: Any) -> Any:
+    """A number, or numbers in lists, as a raw array as `like`; one number takes no copy from the host."""
+    backend = of(like)
+    if isinstance(value, (list, tuple)):
+        return made_there(like, value, like.dtype)
+    if not backend.several:
+        return backend.xp.full((), value, like.dtype)
+    with backend.using(backend.device_of(like)):
+        return backend.xp.full((), value, like.dtype)
 
 
 def number_of(shape: Sequence[int]) -> int:

@@ -94,7 +94,7 @@ def _added(mask: Any, q: Any, k: Any) -> Any:
         raise RuntimeError(f"{NAME}: attn_mask of shape {tuple(mask.shape)} does not broadcast to the scores, {shape}")
     if mask.dtype.kind == "b":
         xp, mask = of(raw(q)).xp, raw(mask)
-        return xp.where(mask, xp.zeros((), q.dtype), xp.asarray(-math.inf, q.dtype))
+        return xp.where(mask, xp.zeros((), q.dtype), xp.full((), -math.inf, q.dtype))
     return mask
 
 

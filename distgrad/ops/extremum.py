@@ -239,7 +239,7 @@ def median(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     shape = tuple(x.shape)
     if dim is None:
         if not number_of(shape):
-            return cast(plain(x, of(raw(x)).xp.asarray(float("nan"))), x.dtype)
+            return cast(plain(x, of(raw(x)).xp.full((), float("nan"))), x.dtype)
         return _MedianOfAll.apply(x, choose=_middle, dims=None, keepdim=False, nan=True)
     at = one_dim("median", dim, len(shape))
     if not shape:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from .._tensor.gradients import clear_grad
 from ..backend import get, of
-from ..flat import Group
+from ..flat import Factor, Group, operand
 from ..graph.base import TensorBase, wrap
 from ..graph.hooks import RemovableHandle, Table
 from ..graph.modes import enable_grad
@@ -167,7 +167,7 @@ class Optimizer:
                 place = p.placement
                 if place is not None and place.read_only is not None:
                     raise RuntimeError(f"{type(self).__name__}: {place.read_only}")
-                factor = sign * place.group.factor if place is not None and place.leaf_grad_is_home() else sign
+                factor: Factor = place.group.factor if place is not None and place.leaf_grad_is_home() else 1.0
                 kind = (self._count(p, group, names), factor, p.array.dtype, p.array.__class__)
                 together.setdefault(kind, []).append(p)
         position = 0
@@ -177,7 +177,7 @@ class Optimizer:
                 run = self._runs.get((number, position))
                 if run is None or not run.fits(params, arrays):
                     run = self._runs[number, position] = Run(rule, params, arrays)
-                run.step([p._grad.array for p in params], group, step, factor)
+                run.step([p._grad.array for p in params], group, step, operand(factor, sign))
                 for p in params:
                     p.bump()
                 position += 1

@@ -10,6 +10,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partialmethod
+from threading import Lock
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,6 +20,9 @@ from ..._typing import DType, Shape
 __all__ = ["Flags", "StrictArray", "Transfers", "call", "only_numpys", "refuse", "transfers"]
 
 _new = object.__new__
+
+
+_counting = Lock()  # simulated ranks count from several threads
 
 
 @dataclass
@@ -39,8 +43,14 @@ class Transfers:
 
     def note(self, way: str, nbytes: int) -> None:
         """Count one array."""
-        setattr(self, way, getattr(self, way) + 1)
-        setattr(self, f"bytes_{way}", getattr(self, f"bytes_{way}") + nbytes)
+        with _counting:
+            setattr(self, way, getattr(self, way) + 1)
+            setattr(self, f"bytes_{way}", getattr(self, f"bytes_{way}") + nbytes)
+
+    def note_scalar(self) -> None:
+        """Count one value that is read."""
+        with _counting:
+            self.scalars += 1
 
     def reset(self) -> None:
         """Count from zero."""
@@ -102,12 +112,12 @@ class StrictArray:
     __float__ = __int__ = __index__ = __complex__ = _no_number
 
     def __bool__(self) -> bool:
-        transfers.scalars += 1
+        transfers.note_scalar()
         return bool(self._memory)
 
     def item(self, *index: Any) -> Any:
         """One element as a Python number."""
-        transfers.scalars += 1
+        transfers.note_scalar()
         return self._memory.item(*index)
 
     def tolist(self) -> Any:
@@ -190,7 +200,7 @@ class StrictArray:
         if isinstance(value, (list, tuple)):
             raise TypeError("an array of the strict device takes arrays of its own, and numbers; not a "
                             f"{type(value).__name__}")
-        call(operator.setitem, self, key, value)
+        call(_at, operator.setitem, self, key, value)
 
     def __copy__(self) -> StrictArray:
         return StrictArray(self._memory.copy())
@@ -205,7 +215,17 @@ class StrictArray:
 def _taken(memory: np.ndarray, key: Any) -> np.ndarray:
     """memory[key], a view also where it is one element."""
     parts = key if isinstance(key, tuple) else (key,)
-    return memory[key] if any(part is Ellipsis for part in parts) else memory[(*parts, ...)]
+    return _at(operator.getitem, memory, key if any(part is Ellipsis for part in parts) else (*parts, ...))
+
+
+def _at(function: Callable[..., Any], memory: np.ndarray, *args: Any) -> Any:
+    """operator.getitem or setitem, which raises what cupy raises where index arrays do not fit each other."""
+    try:
+        return function(memory, *args)
+    except IndexError as error:
+        if "could not be broadcast" in str(error):
+            raise ValueError(str(error)) from None
+        raise
 
 
 def _diagonal(memory: np.ndarray, *dims: int) -> np.ndarray:
