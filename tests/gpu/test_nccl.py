@@ -218,7 +218,7 @@ def test_parameters_on_the_host_go_their_own_way(nccl: Any) -> None:
                 model.backward(model(rows(step, rank, "float32")).square().mean(), weight=rank + 1)
             else:
                 model(rows(step, rank, "float32")).square().mean().backward()
-            nn.utils.clip_grad_norm_(model.there.parameters(), 0.05)
+            nn.utils.clip_grad_norm_(model.parameters(), 0.05)
             optimizer.step()
         return values(model), [], [], model.transport
 
