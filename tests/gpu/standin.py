@@ -254,7 +254,7 @@ def _set(self: StrictArray, host: np.ndarray, stream: Any = None) -> None:
 
 
 def _pinned_at(where: int) -> bool:
-    return any(begin <= where < begin + size for begin, size in list(_pinned.items()))
+    return any(begin <= where < begin + size for begin, size in _pinned.copy().items())
 
 
 def _copy(self: StrictArray, order: str = "C") -> StrictArray:

@@ -123,10 +123,10 @@ class _Stream(queues.Stream):
         assert event.collectives is not None, "an event is waited for that was never recorded"
         if self.device_id != -1:
             self.behind = self.behind or event.of_computation
-        elif event.collectives:
-            event.synchronize()  # the computation goes on at once, and so has to have them now
+        for one in event.collectives if self.device_id == -1 else ():
+            one.finish()  # the computation goes on at once, and so has to have them now
         if not event.collectives:
-            super().wait_event(event)
+            self.put(lambda: queues.Event.synchronize(event))  # no call of the package's, which may be counted
 
     def synchronize(self) -> None:
         for one in self.collectives:

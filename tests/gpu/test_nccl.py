@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,8 @@ from distgrad import backend, cuda, nn, optim
 from distgrad.distributed import DataParallel, ZeroRedundancyOptimizer, world
 from distgrad.errors import CommError, RankFailedError
 from tests.gpu import standin_nccl
+from tests.gpu.counting import counted
+from tests.steady import Step
 
 pytestmark = pytest.mark.skipif("config.getoption('--device') != 'standin'", reason="of the stand-in: --device standin")
 
@@ -163,6 +166,24 @@ def test_training_is_that_of_one_process(nccl: Any) -> None:
 def test_nodes_do_not_matter(nccl: Any) -> None:
     found = on_own_devices(4, trained(plain, "nccl", "float64"), nodes=[3, 1])
     same(found[0], on_own_devices(4, trained(plain, "nccl", "float64"))[0], "float64")
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_a_steady_step_moves_its_batches_and_waits_for_nothing(nccl: Any, shard: bool) -> None:
+    def body(rank: int) -> dict[str, int]:
+        step = Step("wide", lambda ps: ZeroRedundancyOptimizer(ps, optim.Adam, lr=1e-2) if shard else
+                    optim.Adam(ps, lr=1e-2), partial(DataParallel, bucket_bytes=SMALL), device="cuda", seed=rank)
+        step()
+        assert step.model.transport == "nccl"
+        world().barrier()
+        with counted() if rank == 0 else nullcontext({}) as found:  # of both ranks
+            world().barrier()
+            step()
+            world().barrier()
+        world().barrier()
+        return dict(found)
+
+    assert on_own_devices(2, body) == [{"to device": 4}, {}]
 
 
 def test_buckets_leave_while_backward_goes_on(nccl: Any) -> None:
