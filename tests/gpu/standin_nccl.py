@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from distgrad import backend
+from distgrad.comm.deadline import Deadline
 from tests.gpu import queues, standin
 
-__all__ = ["Library", "installed"]
+__all__ = ["Library", "Soon", "installed"]
 
 _PATIENCE = 20.0  # seconds for the others to come
 _KINDS = {1: np.dtype("uint8"), 7: np.dtype("float32"), 8: np.dtype("float64")}
@@ -132,6 +133,14 @@ class _Stream(queues.Stream):
         for one in self.collectives:
             one.finish()
         super().synchronize()
+
+
+class Soon(Deadline):
+    """Limits for tests of ranks that never come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.soft, self.hard = 0.2, 0.6
 
 
 class _World:

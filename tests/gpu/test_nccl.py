@@ -12,6 +12,7 @@ import pytest
 
 import distgrad as dg
 from distgrad import backend, cuda, nn, optim
+from distgrad.comm import devices
 from distgrad.distributed import DataParallel, ZeroRedundancyOptimizer, world
 from distgrad.errors import CommError, RankFailedError
 from tests.gpu import standin_nccl
@@ -371,11 +372,7 @@ def test_a_rank_that_cannot_join(nccl: Any) -> None:
 
 def test_a_rank_that_never_joins(nccl: Any, monkeypatch: pytest.MonkeyPatch,
                                  capfd: pytest.CaptureFixture[str]) -> None:
-    from dataclasses import replace
-
-    from distgrad.comm import deadline
-
-    monkeypatch.setattr(deadline, "config", replace(deadline.config, soft_timeout=0.2, hard_timeout=0.6))
+    monkeypatch.setattr(devices, "Deadline", standin_nccl.Soon)
     nccl.stuck = {1}
 
     def body(rank: int) -> str:
