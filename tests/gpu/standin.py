@@ -123,7 +123,8 @@ class _Places:
 
     def at(self, address: int, nbytes: int) -> int | None:
         """On which device these bytes belong to a live array; None if they do not."""
-        return next((self._known[owner] for owner, (begin, end) in tuple(self._ranges.items())
+        now = self._ranges.copy()  # at once: the garbage collector takes arrays away while one goes through them
+        return next((self._known.get(owner) for owner, (begin, end) in now.items()
                      if begin <= address and address + nbytes <= end), None)
 
     def of(self, array: StrictArray) -> int:
@@ -253,7 +254,7 @@ def _set(self: StrictArray, host: np.ndarray, stream: Any = None) -> None:
 
 
 def _pinned_at(where: int) -> bool:
-    return any(begin <= where < begin + size for begin, size in list(_pinned.items()))
+    return any(begin <= where < begin + size for begin, size in _pinned.copy().items())
 
 
 def _copy(self: StrictArray, order: str = "C") -> StrictArray:

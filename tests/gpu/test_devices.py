@@ -195,16 +195,15 @@ def test_data_parallel_on_another_device(two: Any) -> None:
                 np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-5)
 
 
-def test_sharding_asks_for_the_models_device(two: Any) -> None:
-    def sharded(rank: int) -> str:
+def test_sharding_happens_where_the_model_is(two: Any) -> None:
+    def sharded(rank: int) -> tuple[str, int]:
         cuda.set_device(0)
         model = DataParallel(nn.Linear(4, 2).to("cuda:1"))
-        with pytest.raises(RuntimeError, match=r"are on cuda:1, .* is cuda:0: shard them after .*set_device\(1\)"):
-            ZeroRedundancyOptimizer(model.parameters(), optim.Adam, lr=0.1)
-        with cuda.device(1):
-            optimizer = ZeroRedundancyOptimizer(model.parameters(), optim.Adam, lr=0.1)
-            model(dg.ones(3, 4, device="cuda")).sum().backward()
-            optimizer.step()
-            return str(model.module.weight.device)
+        optimizer = ZeroRedundancyOptimizer(model.parameters(), optim.Adam, lr=0.1)
+        before = model.module.weight.tolist()
+        model(dg.ones(3, 4, device="cuda:1")).sum().backward()
+        optimizer.step()
+        assert model.module.weight.tolist() != before
+        return str(model.module.weight.device), cuda.current_device()
 
-    assert dg.simulate(2)(sharded) == ["cuda:1", "cuda:1"]
+    assert dg.simulate(2)(sharded) == [("cuda:1", 0)] * 2
