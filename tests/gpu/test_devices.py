@@ -55,6 +55,8 @@ OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "fill": lambda a, b: (a * 1).index_fill(0, (b > 9).nonzero()[:, 0], 2.0),
     "set": lambda a, b: assigned(a * 1, b), "where of": lambda a, b: a[a.argmax(1), b.argmin(1)] + a.count_nonzero(),
     "hot": lambda a, b: F.one_hot((a > 0).long(), 3) * b[..., None], "unique": lambda a, b: a * dg.unique(b)[0],
+    "adaptive": lambda a, b: F.adaptive_avg_pool2d(a[None], (3, 3)), "pool": lambda a, b: F.max_pool2d(a[None], 2),
+    "masked": lambda a, b: F.scaled_dot_product_attention(a[None], b[None], b[None], (b > -1)[None]),
     "causal": lambda a, b: F.scaled_dot_product_attention(a[None], b[None], b[None], is_causal=True),
     "broadcast": lambda a, b: a[:1] + b, "cast": lambda a, b: a.double() * 2, "clamp": lambda a, b: a.clamp(-1, 1),
     "pow": lambda a, b: (a * a) ** 1.5, "in place": lambda a, b: (a * 1).mul_(b).add_(1),
@@ -128,6 +130,18 @@ def test_a_model_on_two_devices(two: Any) -> None:
             optimizer.step()
     for mine, theirs in zip([*first.parameters(), *second.parameters()], host.parameters(), strict=True):
         np.testing.assert_allclose(mine.tolist(), theirs.tolist(), rtol=1e-4, atol=1e-5)
+
+
+def test_anomaly_mode_and_comparisons(two: Any) -> None:
+    x = dg.tensor([0.0, 1.0], device="cuda:1", requires_grad=True)
+    with dg.autograd.detect_anomaly(), pytest.raises(RuntimeError, match="NaN"):
+        (x.sqrt() * 0).sum().backward()
+    assert dg.allclose(x, x + 0) and dg.equal(x, x) and not dg.equal(x, x + 1)
+    made = nn.Conv1d(2, 2, 3).to("cuda:1")
+    nn.init.dirac_(made.weight)
+    nn.init.eye_(linear := nn.Linear(2, 2).to("cuda:1").weight)
+    nn.init.sparse_(nn.Linear(4, 4).to("cuda:1").weight, 0.5)
+    assert made.weight.tolist()[0] == [[0, 1, 0], [0, 0, 0]] and linear.tolist() == [[1, 0], [0, 1]]
 
 
 def test_what_is_read_and_made(two: Any) -> None:
