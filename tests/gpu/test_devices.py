@@ -1,4 +1,4 @@
-"""Several devices: work is done on the device of its tensors, whichever is current. The stand-in is strict."""
+"""Several devices: work is done on the device of its tensors, whichever is current: over the stand-in, or cuda."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from distgrad.graph import engine
 from distgrad.nn import functional as F
 from tests.gpu import emulator
 
-pytestmark = [
-    pytest.mark.skipif("config.getoption('--device') not in ('cpu', 'strict')", reason="about hosts alone"),
-    pytest.mark.skipif(not emulator.available(), reason="needs g++, which compiles the kernels for the processor")]
+pytestmark = pytest.mark.skipif("config.getoption('--device') == 'standin'", reason="brings its own devices")
 PLACES = pytest.mark.parametrize("place", ["cuda:0", "cuda:1"])
 
 
 @pytest.fixture
-def two(cupy: Any) -> Any:
-    cupy.devices = 2
-    return cupy
+def two(request: pytest.FixtureRequest) -> None:
+    """Two devices: the stand-in's, or with --device cuda real ones."""
+    if request.config.getoption("--device") != "cuda":
+        if not emulator.available():
+            pytest.skip("needs g++, which compiles the kernels for the processor")
+        request.getfixturevalue("cupy").devices = 2
+    elif cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
 
 
 def at(place: str, *shape: int, seed: int = 0, grad: bool = False) -> Any:
@@ -183,6 +186,7 @@ def test_higher_derivatives_and_forward_mode(two: Any) -> None:
         assert str(dg.autograd.forward_ad.unpack_dual(dual.exp() * 2).tangent.device) == "cuda:1"
 
 
+@pytest.mark.skipif("config.getoption('--device') == 'cuda'", reason="there may be several")
 def test_one_device_has_none_of_it(cupy: Any) -> None:
     assert str(dg.ones(2, device="cuda").device) == "cuda:0"
     assert engine._visit is engine._visit_all
