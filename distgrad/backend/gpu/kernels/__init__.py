@@ -14,6 +14,7 @@ from typing import Any
 __all__ = ["find"]
 
 _MODULES = {
+    "division": ("floor_divide", "remainder"),
     "lines": ("adam_", "adam_plan", "gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "in_range",
               "log_sigmoid", "norm_blocks", "relu_backward", "sgd_", "sgd_plan", "sigmoid", "sigmoid_backward", "silu",
               "tanh_backward"),
