@@ -53,7 +53,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     """
     if isinstance(data, TensorBase):
         array = data.to(dtype=dtype, device=device).array  # type: ignore[attr-defined]
-        return _leaf(array.copy() if array is data.array else array, requires_grad)
+        return _leaf(of(array).xp.array(array, order="C") if array is data.array else array, requires_grad)
     return _made(_host_array(data, dtype, copy=True), device, requires_grad)
 
 

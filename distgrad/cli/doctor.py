@@ -38,9 +38,9 @@ def doctor(args: argparse.Namespace) -> int:
     elif not here.rank:
         # Asked before MPI starts in this process, as it may not like children afterwards.
         before = [finding for check in _CHECKS for finding in check()]
-        return _report([*before, *(world.together(world.library_path()) or ())])
+        return _report([*before, *(world.together() or ())])
     else:
-        world.together("")
+        world.together()
         return 0
     return _report(finding for findings in (*(check() for check in _CHECKS), ranks) for finding in findings)
 

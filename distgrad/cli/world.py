@@ -53,12 +53,12 @@ def library() -> Iterator[Finding]:
 
 def ranks(count: int) -> Iterator[Finding]:
     """Start ranks as `distgrad run` does, and see what they find out together."""
-    environment, path = child_environment(), library_path()
-    if not path:
+    environment = child_environment()
+    if not library_path():
         return
     try:
         starter = choose(environment)
-        line = command_line(Job(count, ("-m", "distgrad.cli.probe", path), runner=()), starter, environment)
+        line = command_line(Job(count, ("-m", "distgrad.cli.probe"), runner=()), starter, environment)
         done = subprocess.run(line.argv, env={**environment, **line.variables}, capture_output=True, text=True,
                               errors="replace", timeout=PATIENCE, stdin=subprocess.DEVNULL)
     except CommandError:
@@ -74,10 +74,10 @@ def ranks(count: int) -> Iterator[Finding]:
         yield from _told(json.loads(answers[0].removeprefix(MARK)), count, starter)
 
 
-def together(path: str) -> list[Finding] | None:
+def together() -> list[Finding] | None:
     """Examine the world that this process is a rank of; the findings on rank 0, None on the others. Collective."""
     comm = world_communicator()
-    found = examine(comm, path)
+    found = examine(comm)
     return list(_told(found, comm.size, None)) if comm.rank == 0 else None
 
 

@@ -16,6 +16,7 @@ from .._typing import Array
 from ..backend import device_of, of
 from ..comm import nodes
 from ..comm.shared import NodeMemory, node_memory
+from ..comm.staging import on_host
 from ..config import config
 from ..errors import rank_prefix
 from ..flat import GRID, Group, Layout, Placement, State, plan
@@ -51,9 +52,11 @@ class DataParallel:
         bucket_bytes: how much is reduced at a time; default DISTGRAD_BUCKET_BYTES, or 4 MiB on one node and 1 MiB
             between nodes, where the last bucket's way over the network is hidden by nothing.
         overlap: reduce while backward still runs.
-        transport: 'shared' reduces in memory that the ranks of a node share, and between nodes in lanes, one
-            for each rank of a node; 'mpi' sends everything over MPI; 'auto' takes shared memory where every
-            node can have it and the hook, if any, acts between nodes. The attribute says what it came to: 'shared'
+        transport: 'nccl' reduces from device to device, for ranks on CUDA devices of their own; 'shared' in memory
+            that the ranks of a node share, and between nodes in lanes, one for each rank of a node; 'mpi' sends
+            everything over MPI. 'auto' takes NCCL for parameters on devices, if it can be had and there is no hook,
+            else shared memory where every node can have it and the hook, if any, acts between nodes. By all ways but
+            NCCL gradients on a device pass through the host. The attribute says what it came to: 'nccl', 'shared'
             (one node), 'lanes' or 'mpi'.
         hook: how a bucket is reduced, `hook(bucket, comm) -> Work`; default the mean in rank order. Those of
             `distributed.hooks` that compress, and others marked with `between_nodes`, act on what is sent between
@@ -68,7 +71,7 @@ class DataParallel:
     Raises:
         TypeError: no Module, or no communicator.
         ValueError: an option that does not exist, or a communicator that is freed or null.
-        RuntimeError: the module is wrapped already.
+        RuntimeError: the module is wrapped already, or the transport that was asked for is not possible here.
         CollectiveMismatchError: the ranks' models differ; names the first parameter that does.
     """
 
@@ -77,8 +80,8 @@ class DataParallel:
                  buffers: str = "broadcast") -> None:
         if not isinstance(module, Module):
             raise TypeError(f"DataParallel wraps an nn.Module, got {type(module).__name__}")
-        if transport not in ("auto", "shared", "mpi"):
-            raise ValueError(f"transport is 'auto', 'shared' or 'mpi', got {transport!r}")
+        if transport not in ("auto", "nccl", "shared", "mpi"):
+            raise ValueError(f"transport is 'auto', 'nccl', 'shared' or 'mpi', got {transport!r}")
         if buffers not in ("broadcast", "local"):
             raise ValueError(f"buffers is 'broadcast' or 'local', got {buffers!r}")
         if nonfinite not in ("propagate", "raise", "skip_step"):
@@ -106,7 +109,7 @@ class DataParallel:
             broadcast_tensors([b for _, b in module.named_buffers()], communicator)
         kinds = _by_kind(named)
         layouts = [plan([(name, p.array) for name, p in members], bucket_bytes) for members in kinds]
-        chosen = choose(transport, hook, communicator, layouts)
+        chosen = choose(transport, hook, communicator, layouts, [members[0][1].array for members in kinds])
         self.transport = chosen.name
         self._groups: list[Group] = []
         self._twins: dict[Group, Group] = {}  # in host memory, of groups on a device
@@ -124,6 +127,8 @@ class DataParallel:
             self._reducer = Reducer(self._groups, own, exchange, control, overlap=overlap, nonfinite=nonfinite,
                                     label=label)
             _connect(self._reducer)
+            for group in self._groups:
+                group.collectives = None if on_host(group.flat) else chosen.collectives
         elif nonfinite != "propagate":
             self._ensure_reducer()
 

@@ -1,7 +1,8 @@
 """Where the parameters of a sharded optimizer lie: one copy on each node, or one a rank.
 
 Tensors see it read-only; the owner of a share writes through the array that this module holds. On one node
-that is all; between nodes, lanes carry what each has written to the others.
+that is all; between nodes, lanes carry what each has written to the others. On devices each rank has a copy, and
+the owners' parts go to the others from device to device where the gradients do, else by way of the host.
 """
 
 from __future__ import annotations
@@ -91,6 +92,9 @@ class ParamMemory:
 
     def publish(self) -> None:
         """Every rank has written what it owns: all see all of it. Collective."""
+        if self._on_devices():
+            self._spread(self.flat)
+            return
         if self._shared is None:
             self.flat[...] = self.gather(self._taken([self.rank]))
             return
@@ -119,9 +123,27 @@ class ParamMemory:
         parts = [self.flat[begin:end] for rank in ranks for begin, end in self.group.owned[rank]]
         return of(self.flat).xp.concatenate(parts) if parts else self.flat[:0].copy()
 
+    def _on_devices(self) -> bool:
+        """Whether the ranks' devices speak to each other; not after the model was closed. The same on every rank."""
+        return self.group.collectives is not None and self.group.collectives.usable
+
+    def _spread(self, whole: Any) -> None:
+        """Each rank's part of an array goes to all others, in order with what the device computes; no host waits."""
+        collectives = self.group.collectives
+        collectives.all_gather(whole, self.group.owned)
+        collectives.wait()
+        collectives.check()
+
     def gather(self, mine: Any) -> Any:
         """All ranks' arrays over what they own, put where it belongs in the whole. Collective."""
         gathered = of(mine).xp.empty(self.group.layout.size, mine.dtype)
+        if self._on_devices():
+            at = 0
+            for begin, end in self.group.owned[self.rank]:
+                gathered[begin:end] = mine[at:at + end - begin]
+                at += end - begin
+            self._spread(gathered)
+            return gathered
         sizes = [sum(end - begin for begin, end in ranges) for ranges in self.group.owned]
         self.comm.allgatherv(mine, gathered, sizes)
         return self.group.in_place_of_owners(gathered)

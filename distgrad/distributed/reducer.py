@@ -168,6 +168,9 @@ class Reducer:
     def finish(self) -> None:
         """Wait for all buckets, learn which parameters any rank used, and give them their mean.
 
+        The message is heard after the exchange has ended or, on devices, is queued on all ranks; see
+        [Note: collectives on devices] in nccl_exchange.
+
         Raises:
             RankFailedError: another rank's backward raised, or was of another kind than this one's.
         """

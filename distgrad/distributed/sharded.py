@@ -3,7 +3,8 @@
 Shares cut through tensors on the grid, so they balance exactly. The update is the very rule that the
 ordinary optimizer applies to whole parameters, run over stretches of flat memory. On one node the
 parameters are one copy that all ranks map: the owner writes its share in place, and there is nothing to
-gather. `param_memory` says where the parameters lie.
+gather. On devices gradients stay replicated, as in torch's class of this name; what is divided is the state and
+the work. `param_memory` says where the parameters lie.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ class ZeroRedundancyOptimizer:
     The parameters must belong to a DataParallel. Their arrays become read-only to user code: a write on
     every rank would race with the others'. Write inside `with opt.writable():`. Raw arrays that were taken
     from the parameters before are no longer theirs.
+
+    On CUDA devices every rank keeps all parameters and all reduced gradients, and a share of the state. After a step
+    the parameters go from device to device where the gradients do (`dp.transport == 'nccl'`), in order with what the
+    device computes, so that no host waits; otherwise by way of the host.
 
     Args:
         params: as for the optimizer.

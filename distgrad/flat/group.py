@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ class Group:
         owned: for each rank the ranges that it owns when gradients or optimizer state are sharded.
         gather: (this rank's array, how long each rank's is) -> all ranks' arrays in rank order.
         comm: of the ranks that share the gradients, for whoever needs collectives of their own.
+        collectives: among the ranks' devices, where the gradients travel so.
         shard: makes the gradients sharded, where their memory allows it; collective.
         peers: set while gradients are sharded.
         label: what to call the owner in messages.
@@ -58,6 +59,7 @@ class Group:
     owned: list[list[Range]] = field(default_factory=list)
     gather: Callable[[Array, list[int]], Array] = lambda part, counts: part
     comm: Any = None
+    collectives: Any = None
     shard: Callable[[], None] | None = None
     peers: Peers | None = None
     label: str = "the model"
@@ -169,7 +171,7 @@ class Group:
     def change(self, chosen: Sequence[Placement], function: Callable[[list[Array]], object]) -> None:
         """Have a function write to the chosen gradients in place. Collective where gradients are sharded."""
         self.settle()
-        with self._fenced():
+        with self._fenced(), self._beside():
             function(self._parts(chosen))
             for placement in chosen:
                 placement.home.bump()
@@ -183,6 +185,10 @@ class Group:
                 if begin < end:
                     parts.append(self.flat[begin:end])
         return parts
+
+    def _beside(self) -> AbstractContextManager[Any]:
+        """Around work on the gradients: their device is the current one."""
+        return of(self.flat).beside(self.flat) or nullcontext()
 
     @contextmanager
     def _fenced(self) -> Iterator[None]:
@@ -247,7 +253,8 @@ class Group:
             return known
         self.settle()
         if self.on_device and self.peers is None:  # a message would wait for the device, and every rank has it all
-            return self._blocks(0, self.layout.size, chosen, norm_type)
+            with self._beside():
+                return self._blocks(0, self.layout.size, chosen, norm_type)
         xp = of(self.flat).xp
         parts = [self._blocks(begin, end, chosen, norm_type) for begin, end in self.owned[self.rank]]
         mine = xp.concatenate(parts) if parts else xp.empty(0)

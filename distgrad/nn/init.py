@@ -11,6 +11,7 @@ from typing import Any
 from .._tensor.creation import randn
 from ..backend import get, of
 from ..backend.random import Generator, default_generator
+from ..graph.guard import writable
 from ..graph.modes import no_grad
 
 __all__ = ["calculate_gain", "constant_", "dirac_", "eye_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_",
@@ -187,6 +188,7 @@ def _there(tensor: Any, host: Any) -> Any:
 
 def _write(tensor: Any, values: Any) -> Any:
     """Put raw values into the tensor's memory, counted as a change."""
-    tensor.array[...] = values
+    with writable(tensor.array):
+        tensor.array[...] = values
     tensor.bump()
     return tensor

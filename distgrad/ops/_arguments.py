@@ -14,10 +14,11 @@ from .._typing import Dims, Shape
 from ..backend import get, of
 from ..graph.base import INFERENCE_VERSION, TensorBase, wrap
 from ..graph.modes import INFERENCE, state
+from ..graph.places import AT_ONCE
 from ._promote import result_type
 from .cast import cast
 
-__all__ = ["beside", "dims_of", "made_of", "number_of", "one_dim", "plain", "raw", "same_dtype", "size_tuple",
+__all__ = ["beside", "dims_of", "made_there", "number_of", "one_dim", "plain", "raw", "same_dtype", "size_tuple",
            "take_dims"]
 
 
@@ -36,6 +37,15 @@ def beside(x: Any, indices: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple([backend.from_host(raw(index), place) if of(raw(index)) is host else index for index in indices])
 
 
+def made_there(like: Any, values: Any, dtype: Any = None) -> Any:
+    """An array of these values on the device of the array `like`; one number of a known dtype takes no copy there."""
+    backend = of(like)
+    with backend.using(backend.device_of(like)) if backend.several else AT_ONCE:
+        if dtype is None or isinstance(values, (list, tuple)):
+            return backend.xp.asarray(values, dtype)
+        return backend.xp.full((), values, dtype)
+
+
 def plain(like: Any, out: Any) -> Any:
     """A raw result as what `like` is: a tensor without history, or a raw array."""
     if not isinstance(like, TensorBase):
@@ -44,12 +54,6 @@ def plain(like: Any, out: Any) -> Any:
     if state.flags & INFERENCE:
         made.version = INFERENCE_VERSION
     return made
-
-
-def made_of(like: Any, value: Any) -> Any:
-    """A number, or numbers in lists, as a raw array as `like`; one number takes no copy from the host."""
-    xp = of(like).xp
-    return xp.asarray(value, dtype=like.dtype) if isinstance(value, (list, tuple)) else xp.full((), value, like.dtype)
 
 
 def number_of(shape: Sequence[int]) -> int:

@@ -16,6 +16,7 @@ from ...backend import device_of, move, of
 from ...errors import rank_prefix
 from ...flat import GRID, Group, Placement, State, clip_factor, multiply_
 from ...graph.base import TensorBase, from_raw
+from ...graph.places import beside
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_grad_norms", "get_total_norm"]
 
@@ -150,6 +151,11 @@ def _combined(parts: list[Any], arrays: list[Any], p: float) -> Any:
         from ..._tensor.creation import tensor
 
         return tensor(0.0)
+    with beside(arrays):
+        return _root(parts, arrays, p)
+
+
+def _root(parts: list[Any], arrays: list[Any], p: float) -> Any:
     xp = of(arrays[0]).xp
     partials = parts[0] if len(parts) == 1 else xp.concatenate([move(part, device_of(arrays[0])) for part in parts])
     if p == math.inf:
