@@ -88,7 +88,7 @@ def _outcomes(mine: str) -> list[str]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--device") != "cpu":
-        devices.leave_out(items)
+        devices.leave_out(items, config.getoption("--device"))
     absent = {}
     if not config.getoption("--long"):
         absent["long"] = pytest.mark.skip(reason="run by --long only")

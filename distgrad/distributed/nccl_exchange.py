@@ -15,12 +15,12 @@ from there on waiting for the device is safe. Should a rank die in between, the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from ..backend import of
 from ..comm.devices import DeviceRanks
 from ..flat import GRID, Group
+from ..graph.places import beside
 from .bucket import Bucket
 from .exchange import Exchange
 from .sums import Sums
@@ -53,7 +53,7 @@ class NcclExchange:
         """Queue the sum of a closed bucket, or its mean."""
         sums = self.sums.get(bucket.group)
         if sums is not None:
-            with _on_device_of(sums.group):
+            with beside((bucket.send,)):
                 self.collectives.all_reduce(sums.part(bucket), mean=not self.weighted)
         elif self.others is not None:
             self.others.launch(bucket)
@@ -75,7 +75,7 @@ class NcclExchange:
         self.collectives.check()
         if not self.weighted:
             for group, sums in self.sums.items():
-                with _on_device_of(group):
+                with beside((group.flat,)):
                     sums.bring_back()
                     _note_squares(group)
 
@@ -84,7 +84,7 @@ class NcclExchange:
         if self.others is not None:
             self.others.divide(total)
         for group, sums in self.sums.items():
-            with _on_device_of(group):
+            with beside((group.flat,)):
                 sums.divide(total, self.more)
                 _note_squares(group)
 
@@ -93,13 +93,6 @@ class NcclExchange:
         if self.others is not None:
             self.others.close()
         self.devices.close()
-
-
-@contextmanager
-def _on_device_of(group: Group) -> Iterator[None]:
-    backend = of(group.flat)
-    with backend.using(backend.device_of(group.flat)):
-        yield
 
 
 def _note_squares(group: Group) -> None:

@@ -23,6 +23,7 @@ from ..flat import GRID, Group, Layout, Placement, State, plan
 from ..graph.base import wrap
 from ..graph.hooks import leaf_hooks
 from ..graph.modes import is_grad_enabled
+from ..graph.places import beside
 from ..nn import Module
 from . import session
 from .bucket import Hook
@@ -268,7 +269,8 @@ class DataParallel:
         if group.peers is None:
             return parameter.grad.clone()
         flat = group.collect()
-        return wrap(placement.slot.view(flat).copy())
+        with beside((flat,)):
+            return wrap(placement.slot.view(flat).copy())
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The module's state_dict, under the module's own names. Collective: buffers come from rank 0."""
@@ -317,7 +319,8 @@ def _place(members: list[tuple[str, Any]], layout: Layout, flat: Array, label: s
         p.grad = None
         p.placement = Placement(group, slot, wrap, weakref.ref(p))
         if before is not None:
-            p.grad = before
+            with beside((flat,)):
+                p.grad = before
     return group
 
 

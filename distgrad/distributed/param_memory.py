@@ -17,6 +17,7 @@ from ..comm.shared import NodeMemory, node_memory
 from ..comm.staging import on_host
 from ..errors import rank_prefix
 from ..flat import Group, Layout
+from ..graph.places import beside
 
 __all__ = ["ParamMemory"]
 
@@ -33,6 +34,11 @@ class ParamMemory:
     flat: Array
 
     def __init__(self, group: Group) -> None:
+        if of(group.flat).beside(group.flat) is not None:
+            place, current = device_of(group.flat), of(group.flat).device
+            raise RuntimeError(f"{rank_prefix()}the parameters of {group.label} are on {place}, but this thread's "
+                               f"device is {current}: shard them after distgrad.cuda.set_device({place.index}), or "
+                               f"inside `with distgrad.cuda.device({place.index}):`")
         self.group = group
         self.comm = _communicator(group)
         self.rank, self.size = self.comm.rank, self.comm.size
@@ -49,8 +55,9 @@ class ParamMemory:
                 self.flat = of(group.flat).xp.zeros(layout.size, layout.dtype)
         self._published = 0
         if first or self._shared is None:
-            for placement in group.placements:
-                placement.slot.view(self.flat)[...] = placement.leaf.array
+            with beside((self.flat,)):
+                for placement in group.placements:
+                    placement.slot.view(self.flat)[...] = placement.leaf.array
         self._barrier()
         self._rebind(self.flat, read_only=True)
 
@@ -96,7 +103,8 @@ class ParamMemory:
             self._spread(self.flat)
             return
         if self._shared is None:
-            self.flat[...] = self.gather(self._taken([self.rank]))
+            with beside((self.flat,)):
+                self.flat[...] = self.gather(self._taken([self.rank]))
             return
         self._barrier()
         if self._lanes is not None:
@@ -136,28 +144,31 @@ class ParamMemory:
 
     def gather(self, mine: Any) -> Any:
         """All ranks' arrays over what they own, put where it belongs in the whole. Collective."""
-        gathered = of(mine).xp.empty(self.group.layout.size, mine.dtype)
-        if self._on_devices():
-            at = 0
-            for begin, end in self.group.owned[self.rank]:
-                gathered[begin:end] = mine[at:at + end - begin]
-                at += end - begin
-            self._spread(gathered)
-            return gathered
-        sizes = [sum(end - begin for begin, end in ranges) for ranges in self.group.owned]
-        self.comm.allgatherv(mine, gathered, sizes)
-        return self.group.in_place_of_owners(gathered)
+        with beside((self.flat,)):
+            gathered = of(mine).xp.empty(self.group.layout.size, mine.dtype)
+            if self._on_devices():
+                at = 0
+                for begin, end in self.group.owned[self.rank]:
+                    gathered[begin:end] = mine[at:at + end - begin]
+                    at += end - begin
+                self._spread(gathered)
+                return gathered
+            sizes = [sum(end - begin for begin, end in ranges) for ranges in self.group.owned]
+            self.comm.allgatherv(mine, gathered, sizes)
+            return self.group.in_place_of_owners(gathered)
 
     def open(self) -> None:
         """Give every rank a private, writable copy of the parameters."""
-        self._draft = self.flat.copy()
+        with beside((self.flat,)):
+            self._draft = self.flat.copy()
         self._rebind(self._draft, read_only=False)
 
     def take_and_close(self) -> None:
         """Take each owner's share of its copy, and show the result read-only. Collective."""
         self.meet()
-        for begin, end in self.group.owned[self.rank]:
-            self.flat[begin:end] = self._draft[begin:end]
+        with beside((self.flat,)):
+            for begin, end in self.group.owned[self.rank]:
+                self.flat[begin:end] = self._draft[begin:end]
         del self._draft
         self.publish()
         self._rebind(self.flat, read_only=True)

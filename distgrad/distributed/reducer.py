@@ -19,6 +19,7 @@ from ..comm import Communicator
 from ..errors import rank_prefix
 from ..flat import Group, Placement, State, not_finite
 from ..graph.engine import Run
+from ..graph.places import beside
 from .bucket import Bucket
 from .control import Control, Flag, Kind, Report, compare
 from .exchange import Exchange
@@ -124,7 +125,8 @@ class Reducer:
         for group in self.groups:
             group.sums_elsewhere = self._weight is not None
             if group.state is State.REDUCED:
-                group.begin_round()
+                with beside((group.flat,)):
+                    group.begin_round()
         if problem is not None:
             raise problem
 
@@ -181,7 +183,8 @@ class Reducer:
             compare(reports, self.comm.rank, self.label)
         except BaseException:
             for group in self.groups:
-                group.give_up_round()
+                with beside((group.flat,)):
+                    group.give_up_round()
             raise
         finally:
             for bucket in self.buckets:
@@ -192,7 +195,8 @@ class Reducer:
                 self.weights.total += report.weight
             self.exchange.divide(self.weights.total or 1.0)
         for group in self.groups:
-            group.end_round()
+            with beside((group.flat,)):
+                group.end_round()
         self._hand_out([report.bits for report in reports])
         for group in self.groups:
             if not group.live:
@@ -234,7 +238,8 @@ class Reducer:
             together |= int.from_bytes(each, "little")
         for placement, has in zip(self.placements, together.to_bytes(len(self.placements), "little"), strict=True):
             if has & _LATE:
-                self._reduce_late(placement)
+                with beside((placement.home,)):
+                    self._reduce_late(placement)
             if has:
                 placement.hold()
             placement.filled = False

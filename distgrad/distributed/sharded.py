@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..backend import get
+from ..backend import get, of
 from ..errors import rank_prefix
 from ..flat import Group, Slot, State, operand
 from ..graph.base import wrap
 from ..graph.modes import enable_grad
+from ..graph.places import beside
 from ..optim import Optimizer
 from .param_memory import ParamMemory
 from .share import ShardedArray, Share
@@ -44,6 +45,7 @@ class ZeroRedundancyOptimizer:
 
     Attributes:
         param_groups: the optimizer's; options may be changed between steps, the same on every rank.
+        steps_taken: how often `step` was called.
 
     Raises:
         TypeError: the class is no optimizer that a rule describes.
@@ -57,6 +59,7 @@ class ZeroRedundancyOptimizer:
                             f"{getattr(optimizer_class, '__name__', optimizer_class)}")
         self._optimizer = optimizer_class(params, **defaults)
         self.param_groups = self._optimizer.param_groups
+        self.steps_taken = 0
         self._options: dict[Any, dict[str, Any]] = {}  # parameter -> its group of options
         flat_groups: dict[Group, None] = {}
         for options in self.param_groups:
@@ -88,14 +91,16 @@ class ZeroRedundancyOptimizer:
                                    "ranks yet; step after a backward outside of no_sync()")
         for part in self._shares:
             part.memory.meet()
-            for begin, end, step, options in self._stretches(part):
-                self._update(part, begin, end, step, options)
+            with beside((part.memory.flat,)):
+                for begin, end, step, options in self._stretches(part):
+                    self._update(part, begin, end, step, options)
             part.memory.publish()
             part.group.used_up = part.group.peers is not None
         for p in self._options:
             if p._grad is not None:
                 p.bump()
         self._optimizer.mark([part.group for part in self._shares])
+        self.steps_taken += 1
         return loss
 
     def _stretches(self, part: Share) -> Iterator[tuple[int, int, int, dict[str, Any]]]:
@@ -170,7 +175,8 @@ class ZeroRedundancyOptimizer:
                 if self._optimizer.counted:
                     state["step"] = self._count(part.steps[position])
                 for name in self._optimizer.arrays_of(self._options[placement.leaf]):
-                    state[name] = wrap(placement.slot.view(flats[name]).copy())
+                    with beside((flats[name],)):
+                        state[name] = wrap(placement.slot.view(flats[name]).copy())
         return self._packed(gathered)
 
     def shard_dict(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -230,15 +236,20 @@ class ZeroRedundancyOptimizer:
                 if state is None:
                     continue
                 part.steps[position] = int(state["step"].array) if "step" in state else 1
-                for name in self._optimizer.arrays_of(self._options[placement.leaf]):
-                    self._fill(part, placement.slot, name, state[name].array)
+                with beside((part.memory.flat,)):
+                    for name in self._optimizer.arrays_of(self._options[placement.leaf]):
+                        self._fill(part, placement.slot, name, state[name].array)
 
     @staticmethod
     def _fill(part: Share, slot: Slot, name: str, whole: Any) -> None:
-        """Copy one parameter's array into this share's part of it."""
+        """Copy one parameter's array, which may lie on the host, into this share's part of it."""
         line = whole.transpose(slot.order).reshape(-1)
         for there, here in part.cut(slot.offset, slot.offset + slot.size):
-            part.array(name)[here] = line[there.start - slot.offset:there.stop - slot.offset]
+            memory, found = part.array(name), line[there.start - slot.offset:there.stop - slot.offset]
+            place, source = of(memory), of(whole)
+            if place is not source:
+                found = place.from_host(source.to_host(found), place.device_of(memory))
+            memory[here] = found
 
     def __repr__(self) -> str:
         return f"ZeroRedundancyOptimizer({self._optimizer!r})"

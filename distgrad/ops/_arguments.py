@@ -14,12 +14,11 @@ from .._typing import Dims, Shape
 from ..backend import get, of
 from ..graph.base import INFERENCE_VERSION, TensorBase, wrap
 from ..graph.modes import INFERENCE, state
-from ..graph.places import AT_ONCE
 from ._promote import result_type
 from .cast import cast
 
-__all__ = ["beside", "dims_of", "made_there", "number_of", "one_dim", "plain", "raw", "same_dtype", "size_tuple",
-           "take_dims"]
+__all__ = ["beside", "dims_of", "made_of", "made_there", "number_of", "one_dim", "plain", "raw", "same_dtype",
+           "size_tuple", "take_dims"]
 
 
 def raw(x: Any) -> Any:
@@ -38,12 +37,12 @@ def beside(x: Any, indices: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def made_there(like: Any, values: Any, dtype: Any = None) -> Any:
-    """An array of these values on the device of the array `like`; one number of a known dtype takes no copy there."""
+    """An array of these values on the device of the array `like`."""
     backend = of(like)
-    with backend.using(backend.device_of(like)) if backend.several else AT_ONCE:
-        if dtype is None or isinstance(values, (list, tuple)):
-            return backend.xp.asarray(values, dtype)
-        return backend.xp.full((), values, dtype)
+    if not backend.several:
+        return backend.xp.asarray(values, dtype)
+    with backend.using(backend.device_of(like)):
+        return backend.xp.asarray(values, dtype)
 
 
 def plain(like: Any, out: Any) -> Any:
@@ -54,6 +53,17 @@ def plain(like: Any, out: Any) -> Any:
     if state.flags & INFERENCE:
         made.version = INFERENCE_VERSION
     return made
+
+
+def made_of(like: Any, value: Any) -> Any:
+    """A number, or numbers in lists, as a raw array as `like`; one number takes no copy from the host."""
+    backend = of(like)
+    if isinstance(value, (list, tuple)):
+        return made_there(like, value, like.dtype)
+    if not backend.several:
+        return backend.xp.full((), value, like.dtype)
+    with backend.using(backend.device_of(like)):
+        return backend.xp.full((), value, like.dtype)
 
 
 def number_of(shape: Sequence[int]) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from ..backend import of
 from ..graph.base import TensorBase
 from ..graph.function import Function
-from ._arguments import made_there, raw
+from ._arguments import made_of, raw
 from ._checks import check_floating, check_same_dtype
 from ._composite import composite_vjp
 from ._kernels import Kernels
@@ -93,8 +93,7 @@ def _added(mask: Any, q: Any, k: Any) -> Any:
                                            zip(reversed(mask.shape), reversed(shape), strict=False)):
         raise RuntimeError(f"{NAME}: attn_mask of shape {tuple(mask.shape)} does not broadcast to the scores, {shape}")
     if mask.dtype.kind == "b":
-        xp, mask = of(raw(q)).xp, raw(mask)
-        return xp.where(mask, made_there(mask, 0.0, q.dtype), made_there(mask, -math.inf, q.dtype))
+        return of(raw(q)).xp.where(raw(mask), made_of(raw(q), 0.0), made_of(raw(q), -math.inf))
     return mask
 
 

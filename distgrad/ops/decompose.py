@@ -75,7 +75,13 @@ class Solve(Function):
     name = "LinalgSolveEx"
 
     def forward(ctx: Any, a: Any, b: Any) -> Any:
-        x = computed("solve", of(a).xp.linalg.solve, a, b)
+        xp, front = of(a).xp, a.shape[:-2]
+        if front == b.shape[:-2]:
+            x = computed("solve", xp.linalg.solve, a, b)
+        else:  # cupy broadcasts nothing here
+            front = xp.broadcast_shapes(front, b.shape[:-2])
+            x = computed("solve", xp.linalg.solve, xp.broadcast_to(a, front + a.shape[-2:]),
+                         xp.broadcast_to(b, front + b.shape[-2:]))
         ctx.save(a, x)
         return x
 

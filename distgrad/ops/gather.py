@@ -9,7 +9,7 @@ from typing import Any
 
 from ..backend import of
 from ..graph.function import Function
-from ._arguments import made_there, one_dim, plain, raw
+from ._arguments import made_of, one_dim, plain, raw
 from ._kernels import Kernels
 from .indexing import getitem, index_put
 from .views import broadcast_tensors, expand, flatten, reshape, unsqueeze
@@ -158,8 +158,7 @@ def gather(x: Any, dim: int, index: Any) -> Any:
 def _source(name: str, x: Any, source: Any, shape: tuple[int, ...]) -> Any:
     """The part of `source` that an index of this shape uses, in the dtype of x."""
     if not hasattr(source, "dtype"):
-        array = raw(x)
-        return made_there(array, source, array.dtype)
+        return made_of(raw(x), source)
     have = tuple(source.shape)
     if source.dtype != x.dtype:
         raise RuntimeError(f"{name}: source has dtype {source.dtype}, the tensor {x.dtype}; cast one with .to()")

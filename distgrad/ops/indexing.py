@@ -10,7 +10,7 @@ from typing import Any
 
 from ..backend import of
 from ..graph.function import Function
-from ._arguments import beside, made_there, raw
+from ._arguments import beside, made_of, made_there, raw
 from .cast import cast
 
 __all__ = ["GetItem", "Index", "IndexPut", "IndexSum", "SliceScatter", "getitem", "index_put", "parse_key"]
@@ -121,6 +121,14 @@ def _at(x: Any, key: Any) -> Any:
         raise IndexError(f"an index does not fit shape {tuple(x.shape)}: {error}") from None
 
 
+def _picked(x: Any, key: Any) -> Any:
+    """x[key] with index tensors in the key; cupy says of those that do not fit each other what others say of values."""
+    try:
+        return _at(x, key)
+    except ValueError as error:
+        raise IndexError(f"an index does not fit shape {tuple(x.shape)}: {error}") from None
+
+
 def _full_key(layout: tuple[bool, ...], indices: tuple[Any, ...]) -> tuple[Any, ...]:
     """The key for raw arrays: an index where layout says so, full slices elsewhere."""
     following = iter(indices)
@@ -160,7 +168,7 @@ class Index(Function):
     def forward(ctx: Any, x: Any, *indices: Any, layout: tuple[bool, ...]) -> Any:
         ctx.layout, ctx.inside = layout, x.shape
         ctx.save(*indices)
-        return _at(x, _full_key(layout, indices))
+        return _picked(x, _full_key(layout, indices))
 
     def vjp(ctx: Any, g: Any) -> Any:
         indices = ctx.saved
@@ -197,7 +205,7 @@ class IndexPut(Function):
             of(x).kernels.index_put(target, key, value, accumulate)
         except ValueError:
             raise RuntimeError(f"index_put: values of shape {tuple(value.shape)} do not broadcast to the indexed part "
-                               f"{tuple(target[key].shape)} of shape {tuple(x.shape)}") from None
+                               f"{tuple(_picked(target, key).shape)} of shape {tuple(x.shape)}") from None
         return out
 
     def vjp(ctx: Any, g: Any) -> Any:
@@ -260,7 +268,7 @@ def index_put(x: Any, key: Any, value: Any, accumulate: bool = False) -> Any:
     basic, indices, layout = parse_key(array, x.shape, key)
     indices = beside(x, indices)
     if not hasattr(value, "dtype"):
-        value = made_there(array, value, array.dtype)
+        value = made_of(array, value)
     elif value.dtype != array.dtype:
         value = cast(value, array.dtype)
     extra = len(value.shape) - _part_ndim(array[basic].ndim, indices)

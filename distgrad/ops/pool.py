@@ -23,34 +23,35 @@ class MaxPool2d(Function):
     def forward(ctx: Any, x: Any, indices: bool, **window: Any) -> Any:
         y, where = of(x).kernels.max_pool2d(x, **window)
         ctx.save(where)
-        ctx.size = x.shape[2:]
+        del window["out"]
+        ctx.size, ctx.window = x.shape[2:], window
         return (y, where) if indices else y
 
     def vjp(ctx: Any, g: Any) -> Any:
         (where,) = ctx.saved
-        return MaxPool2dSpread.apply(g[0] if isinstance(g, list) else g, where=raw(where), size=ctx.size)
+        return MaxPool2dSpread.apply(g[0] if isinstance(g, list) else g, where=raw(where), size=ctx.size, **ctx.window)
 
 
 class MaxPool2dSpread(Function):
-    """Values added up at places of a plane."""
+    """Values added up at places of a plane, each in its window."""
 
-    def forward(ctx: Any, g: Any, where: Any, size: tuple[int, int]) -> Any:
-        ctx.where = where
-        return of(g).kernels.max_pool2d_backward(g, where, size)
+    def forward(ctx: Any, g: Any, where: Any, size: tuple[int, int], **window: Any) -> Any:
+        ctx.where, ctx.window = where, window
+        return of(g).kernels.max_pool2d_backward(g, where, size, **window)
 
     def vjp(ctx: Any, h: Any) -> Any:
-        return MaxPool2dGather.apply(h, where=ctx.where)
+        return MaxPool2dGather.apply(h, where=ctx.where, **ctx.window)
 
 
 class MaxPool2dGather(Function):
-    """The elements at places of a plane."""
+    """The elements at places of a plane, each in its window."""
 
-    def forward(ctx: Any, x: Any, where: Any) -> Any:
-        ctx.where, ctx.size = where, x.shape[2:]
+    def forward(ctx: Any, x: Any, where: Any, **window: Any) -> Any:
+        ctx.where, ctx.size, ctx.window = where, x.shape[2:], window
         return of(x).kernels.max_pool2d_gather(x, where)
 
     def vjp(ctx: Any, g: Any) -> Any:
-        return MaxPool2dSpread.apply(g, where=ctx.where, size=ctx.size)
+        return MaxPool2dSpread.apply(g, where=ctx.where, size=ctx.size, **ctx.window)
 
 
 class AvgPool2d(Function):

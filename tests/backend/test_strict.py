@@ -67,8 +67,20 @@ def test_dlpack_and_pickle_are_refused() -> None:
 def test_names_that_cupy_has_not_are_refused() -> None:
     with pytest.raises(AttributeError, match="numpy and cupy both have"):
         STRICT.xp.ndenumerate
-    with pytest.raises(AttributeError):
-        STRICT.xp.add.accumulate
+    with pytest.raises(NotImplementedError, match=r"no logaddexp\.accumulate"):
+        STRICT.xp.logaddexp.accumulate(strict([1.0]))
+
+
+def test_what_cupy_refuses_is_refused() -> None:
+    with pytest.raises(ValueError, match="not broadcast"):
+        STRICT.xp.linalg.solve(strict(np.ones((2, 3, 3))), strict(np.ones((3, 2))))
+    rows, columns = strict([0, 1]), strict([0, 1, 0])
+    with pytest.raises(ValueError, match="broadcast"):
+        strict(np.ones((3, 4)))[rows, columns]
+    with pytest.raises(ValueError, match="broadcast"):
+        strict(np.ones((3, 4)))[rows, columns] = 1.0
+    with pytest.raises(IndexError):
+        strict(np.ones((3, 4)))[7]
 
 
 def test_what_crosses_is_counted() -> None:

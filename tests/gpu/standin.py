@@ -21,7 +21,7 @@ import numpy as np
 from distgrad.backend.strict import array as strict_array
 from distgrad.backend.strict.array import StrictArray
 from distgrad.backend.strict.namespace import Namespace
-from tests.gpu import emulator, queues
+from tests.gpu import cublas, emulator, queues
 
 __all__ = ["Settings", "install", "remove"]
 
@@ -144,7 +144,7 @@ def _owner(memory: np.ndarray) -> np.ndarray:
 
 
 _places = _Places()
-_copied = StrictArray.copy  # type: ignore[attr-defined]
+_copied, _real = StrictArray.copy, StrictArray.real  # type: ignore[attr-defined]
 _init, _opened, _closed = StrictArray.__init__, strict_array._opened, strict_array._closed
 
 
@@ -185,7 +185,8 @@ class _Kernel:
         assert len(grid) == len(block) == 1 and 1 <= block[0] <= 1024 and 1 <= grid[0] < 1 << 31
         queues.current_stream().run()
         with _one_at_a_time:
-            self._run(ctypes.c_uint(grid[0]), ctypes.c_uint(block[0]), *map(_argument, args))
+            parted = self._run(ctypes.c_uint(grid[0]), ctypes.c_uint(block[0]), *map(_argument, args))
+        assert not parted, "some threads of a block wait where others do not"
 
 
 _SCALARS = {"i4": ctypes.c_int32, "i8": ctypes.c_int64, "u8": ctypes.c_uint64, "f4": ctypes.c_float,
@@ -280,7 +281,7 @@ def _runtime(settings: Settings) -> Any:
         setDevice=lambda number: _Device(number).use(), deviceSynchronize=queues.run_all,
         memGetInfo=lambda: (7 << 20, 16 << 20), getDeviceProperties=lambda number: {
             "name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": 16 << 20, "multiProcessorCount": 4},
-        deviceGetPCIBusId=lambda number: f"0000:{number:02X}:00.0",
+        CUDA_R_16F=2, CUDA_R_32F=0, CUDA_R_64F=1, deviceGetPCIBusId=lambda number: f"0000:{number:02X}:00.0",
         hostRegister=lambda where, size, flags: _pinned.__setitem__(where, size),
         hostUnregister=lambda where: _pinned.pop(where, None))
 
@@ -320,6 +321,7 @@ def install(**given: Any) -> Any:
     cupy.get_default_pinned_memory_pool = lambda: pinned  # type: ignore[attr-defined]
     cupy.cuda = SimpleNamespace(  # type: ignore[attr-defined]
         runtime=_runtime(settings), memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError), Device=_Device,
+        device=SimpleNamespace(get_cublas_handle=lambda: cublas.handle_of(_thread.device)),
         Event=queues.Event, Stream=queues.Stream, get_current_stream=queues.current_stream,
         get_elapsed_time=queues.elapsed_time, alloc_pinned_memory=pinned.malloc,
         pinned_memory=SimpleNamespace(is_memory_pinned=_pinned_at),
@@ -331,6 +333,7 @@ def install(**given: Any) -> Any:
     special.__getattr__ = lambda name: getattr(_special(), name)  # type: ignore[method-assign]
     cupyx.scipy.special = special  # type: ignore[attr-defined]
     StrictArray.get, StrictArray.set, StrictArray.copy = _get, _set, _copy  # type: ignore[attr-defined]
+    StrictArray.real = property(lambda self: _real.fget(self) if self.dtype.kind == "c" else self)  # type: ignore
     StrictArray.device = property(lambda self: _Device(_places.of(self)))  # type: ignore[attr-defined]
     StrictArray.__init__ = _made  # type: ignore[method-assign]
     strict_array._opened, strict_array._closed = _launching, _launched
@@ -338,6 +341,8 @@ def install(**given: Any) -> Any:
     _thread.before.clear()
     StrictArray.data = property(lambda self: SimpleNamespace(
         ptr=self.address, device_id=_places.of(self)))  # type: ignore[attr-defined]
+    cublas.install(lambda: _thread.device, lambda: queues.current_stream().run())
+    sys.modules["cudnn"] = None  # type: ignore[assignment]  # a real one would take the host's addresses for a GPU's
     for name, module in {"cupy": cupy, "cupy.cuda": cupy.cuda, "cupyx": cupyx, "cupyx.scipy": cupyx.scipy,
                          "cupyx.scipy.special": special}.items():  # type: ignore[attr-defined]
         module.__spec__ = importlib.machinery.ModuleSpec(name, None)
@@ -355,11 +360,12 @@ def _special() -> Any:
 
 def remove() -> None:
     """Take it away again, with what was made of it."""
-    for name in [name for name in sys.modules if name.split(".")[0] in ("cupy", "cupyx")
+    sys.modules.pop("cudnn", None)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("cupy", "cupyx", "cupy_backends")
                  or name.startswith("distgrad.backend.gpu")]:
         del sys.modules[name]
     StrictArray.__init__ = _init  # type: ignore[method-assign]
-    StrictArray.copy = _copied  # type: ignore[attr-defined]
+    StrictArray.copy, StrictArray.real = _copied, _real  # type: ignore[attr-defined,misc]
     strict_array._opened, strict_array._closed = _opened, _closed
     for name in ("get", "set", "device", "data"):
         if name in StrictArray.__dict__:

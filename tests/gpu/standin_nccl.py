@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad import backend
 from tests.gpu import queues, standin
 
 __all__ = ["Library", "installed"]
@@ -164,6 +166,7 @@ class Library:
         self.broken: dict[int, str] = {}
         self.log: dict[int, list[tuple[Any, ...]]] = {}
         self.worlds: dict[bytes, _World] = {}
+        self.ids = itertools.count()
         self.over = threading.Event()
         self.changed = threading.Condition()
         self.thread = threading.local()
@@ -174,7 +177,7 @@ class Library:
         return self.number
 
     def get_unique_id(self) -> bytes:
-        return len(self.worlds).to_bytes(128, "little")
+        return next(self.ids).to_bytes(128, "little")
 
     def groupStart(self) -> None:
         assert getattr(self.thread, "group", None) is None
@@ -291,6 +294,8 @@ def installed(devices: int) -> Iterator[Library]:
     new = {"Event": _Event, "Stream": _Stream, "get_current_stream": lambda: null, "nccl": library}
     before = {name: getattr(cuda, name) for name in new}
     count, used = cuda.runtime.getDeviceCount, wrapper.nccl
+    gpu: Any = backend.get("cuda")
+    streams, gpu._copying = gpu._copying, {}  # that of copies is one of these, too
     vars(cuda).update(new)
     cuda.runtime.getDeviceCount, wrapper.nccl = lambda: devices, library
     try:
@@ -300,5 +305,6 @@ def installed(devices: int) -> Iterator[Library]:
             library.over.set()
             library.changed.notify_all()
         vars(cuda).update(before)
+        gpu._copying = streams
         cuda.runtime.getDeviceCount, wrapper.nccl = count, used
         _Stream.known.clear()

@@ -11,6 +11,7 @@ import pytest
 
 import distgrad as dg
 from distgrad import cuda, nn, optim
+from distgrad.distributed import DataParallel, ZeroRedundancyOptimizer, world
 from distgrad.graph import engine
 from distgrad.nn import functional as F
 from tests.gpu import emulator
@@ -172,3 +173,38 @@ def test_one_device_has_none_of_it(cupy: Any) -> None:
     assert str(dg.ones(2, device="cuda").device) == "cuda:0"
     assert engine._visit is engine._visit_all
     assert dg.backend.get("cuda").xp.bitwise_or is sys.modules["cupy"].bitwise_or
+
+
+def test_data_parallel_on_another_device(two: Any) -> None:
+    """Ranks whose model lies on a device that is not their current one."""
+    def trained(where: str) -> list[Any]:
+        dg.manual_seed(0)
+        model = DataParallel(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)).to(where))
+        optimizer = optim.Adam(model.parameters(), 0.1)
+        for step in range(3):
+            optimizer.zero_grad()
+            model(at(where, 6, 4, seed=10 * step + world().rank)).square().mean().backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 0.05)
+            optimizer.step()
+        return [p.tolist() for p in model.parameters()]
+
+    expected = dg.simulate(2)(lambda rank: trained("cpu"))
+    for place in ("cuda:1", "cuda:0"):
+        for found, host in zip(dg.simulate(2)(lambda rank, place=place: trained(place)), expected, strict=True):
+            for mine, theirs in zip(found, host, strict=True):
+                np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_sharding_asks_for_the_models_device(two: Any) -> None:
+    def sharded(rank: int) -> str:
+        cuda.set_device(0)
+        model = DataParallel(nn.Linear(4, 2).to("cuda:1"))
+        with pytest.raises(RuntimeError, match=r"are on cuda:1, .* is cuda:0: shard them after .*set_device\(1\)"):
+            ZeroRedundancyOptimizer(model.parameters(), optim.Adam, lr=0.1)
+        with cuda.device(1):
+            optimizer = ZeroRedundancyOptimizer(model.parameters(), optim.Adam, lr=0.1)
+            model(dg.ones(3, 4, device="cuda")).sum().backward()
+            optimizer.step()
+            return str(model.module.weight.device)
+
+    assert dg.simulate(2)(sharded) == ["cuda:1", "cuda:1"]

@@ -39,4 +39,4 @@ def test_bounds_and_conversions() -> None:
     assert x.clamp_min(0).tolist() == [0, 2] and x.clamp_max(0).tolist() == [-1, 0]
     assert x.clamp_min_(0) is x and x.tolist() == [0, 2]
     assert (x.short().dtype, x.byte().dtype, x.char().dtype) == (np.int16, np.uint8, np.int8)
-    assert not x.is_cuda
+    assert x.is_cuda == (x.device.type == "cuda")

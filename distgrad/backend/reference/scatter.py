@@ -7,6 +7,7 @@ run in the order of the indices, so results do not depend on anything but the in
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 from ._register import kernel
@@ -117,9 +118,8 @@ def linear_scan(xp: Any, a: Any, b: Any) -> Any:
 @kernel
 def logcumsumexp(xp: Any, x: Any, dim: int) -> Any:
     """log of the running sums of exp(x) along `dim`; where the device's logaddexp has no scan, by doubling steps."""
-    scan = getattr(xp.logaddexp, "accumulate", None)
-    if scan is not None:
-        return scan(x, axis=dim)
+    with suppress(NotImplementedError):
+        return xp.logaddexp.accumulate(x, axis=dim)
     out = xp.moveaxis(x, dim, 0)
     step = 1
     while step < len(out):

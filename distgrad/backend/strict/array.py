@@ -200,7 +200,7 @@ class StrictArray:
         if isinstance(value, (list, tuple)):
             raise TypeError("an array of the strict device takes arrays of its own, and numbers; not a "
                             f"{type(value).__name__}")
-        call(operator.setitem, self, key, value)
+        call(_at, operator.setitem, self, key, value)
 
     def __copy__(self) -> StrictArray:
         return StrictArray(self._memory.copy())
@@ -215,7 +215,17 @@ class StrictArray:
 def _taken(memory: np.ndarray, key: Any) -> np.ndarray:
     """memory[key], a view also where it is one element."""
     parts = key if isinstance(key, tuple) else (key,)
-    return memory[key] if any(part is Ellipsis for part in parts) else memory[(*parts, ...)]
+    return _at(operator.getitem, memory, key if any(part is Ellipsis for part in parts) else (*parts, ...))
+
+
+def _at(function: Callable[..., Any], memory: np.ndarray, *args: Any) -> Any:
+    """operator.getitem or setitem, which raises what cupy raises where index arrays do not fit each other."""
+    try:
+        return function(memory, *args)
+    except IndexError as error:
+        if "could not be broadcast" in str(error):
+            raise ValueError(str(error)) from None
+        raise
 
 
 def _diagonal(memory: np.ndarray, *dims: int) -> np.ndarray:

@@ -6,7 +6,7 @@ has looked whether cupy has it, with the same meaning.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class Namespace:
 
     def __getattr__(self, name: str) -> Any:
         if name in self._names:
-            found: Any = _Function(getattr(self._module, name), name)
+            found: Any = _Function(_AS_CUPY.get(name) or getattr(self._module, name), name)
         elif name in _NAMESPACES:
             found = Namespace(getattr(self._module, name), _NAMESPACES[name])
         elif name in _PLAIN:
@@ -90,6 +90,20 @@ class _Function:
     def at(self, *args: Any) -> None:
         """ufunc.at: in place, repeated indices each time."""
         call(self._function.at, *args)
+
+    def accumulate(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """cupy has it for two functions, which are cumsum and cumprod."""
+        raise NotImplementedError(f"the strict device has no {self.name}.accumulate, as cupy")
+
+
+def _solve(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """cupy's solve broadcasts nothing."""
+    if b.ndim > 1 and a.shape[:-1] != b.shape[:-1]:
+        raise ValueError(f"solve: stacks of matrices of shapes {a.shape} and {b.shape} are not broadcast here")
+    return np.linalg.solve(a, b)
+
+
+_AS_CUPY = {"solve": _solve}
 
 
 def _may_share_memory(a: Any, b: Any) -> bool:
