@@ -8,7 +8,7 @@ from typing import Any
 from ..backend import of
 from ..graph.base import TensorBase
 from ..graph.function import Function
-from ._arguments import made_of, raw
+from ._arguments import raw
 from ._checks import check_floating, check_same_dtype
 from ._composite import composite_vjp
 from ._kernels import Kernels
@@ -93,7 +93,8 @@ def _added(mask: Any, q: Any, k: Any) -> Any:
                                            zip(reversed(mask.shape), reversed(shape), strict=False)):
         raise RuntimeError(f"{NAME}: attn_mask of shape {tuple(mask.shape)} does not broadcast to the scores, {shape}")
     if mask.dtype.kind == "b":
-        return of(raw(q)).xp.where(raw(mask), made_of(raw(q), 0.0), made_of(raw(q), -math.inf))
+        xp, mask = of(raw(q)).xp, raw(mask)
+        return xp.where(mask, xp.zeros((), q.dtype), xp.full((), -math.inf, q.dtype))
     return mask
 
 
