@@ -130,22 +130,28 @@ class Step:
     Args:
         wrap: what is done with the module before its optimizer is made, such as DataParallel.
         look: read every `p.grad` between backward and clip.
+        weight: of each batch, in the model's own weighted backward; None for that of the loss.
     """
 
     def __init__(self, family: str, optimizer: Callable[[Any], Any], wrap: Callable[[Any], Any] = lambda m: m, *,
-                 device: str, look: bool = False, seed: int = 0, max_norm: float = 0.1) -> None:
+                 device: str, look: bool = False, weight: float | None = None, seed: int = 0,
+                 max_norm: float = 0.1) -> None:
         self.family = FAMILIES[family]
         dg.manual_seed(0)
         self.model = wrap(self.family.make().to(device))
         self.optimizer = optimizer(self.model.parameters())
-        self.device, self.look, self.max_norm = device, look, max_norm
+        self.device, self.look, self.weight, self.max_norm = device, look, weight, max_norm
         self.stream = np.random.default_rng(seed)
 
     def __call__(self) -> Any:
         """One step; the norm, a tensor on the device."""
         x, target = (dg.tensor(part, device=self.device) for part in self.family.batch(self.stream))
         self.optimizer.zero_grad()
-        self.family.loss(self.model(x), target).backward()
+        loss = self.family.loss(self.model(x), target)
+        if self.weight is None:
+            loss.backward()
+        else:
+            self.model.backward(loss, self.weight)
         if self.look:
             assert all(p.grad is not None for p in self.model.parameters())
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm)

@@ -59,7 +59,7 @@ def takes_device_memory(*written: str, read: tuple[str, ...] = (), moves: bool =
             result = collective(*bound.args, **bound.kwargs)
             for name in written:
                 if name in devices:
-                    of(devices[name]).fill_from_host(devices[name], hosts[id(devices[name])])
+                    of(devices[name]).fill_from_host(devices[name], hosts[id(devices[name])], non_blocking=True)
             return result
 
         return wrapper  # type: ignore[return-value]

@@ -26,9 +26,10 @@ from ..graph.modes import is_grad_enabled
 from ..graph.places import beside
 from ..nn import Module
 from . import session
+from .alone import AloneExchange
 from .bucket import Hook
 from .control import Flag, NodeControl, WireControl, message_room
-from .exchange import NodeExchange
+from .exchange import Exchange, NodeExchange
 from .reducer import Reducer
 from .staged import staged, standing_in, twin_of
 from .stopping import this_process_was_asked
@@ -118,13 +119,15 @@ class DataParallel:
         self.transport = chosen.name
         self._groups: list[Group] = []
         self._twins: dict[Group, Group] = {}  # in host memory, of groups on a device
+        alone = communicator.size == 1 and hook is None
         for members, layout, host in zip(kinds, layouts, chosen.flats.mine, strict=True):
-            flat, twin = twin_of(layout, members[0][1].array, host, label)
+            like = members[0][1].array
+            flat, twin = twin_of(layout, like, None if alone and not on_host(like) else host, label)
             self._groups.append(_place(members, layout, flat, label))
             if twin is not None:
                 self._twins[self._groups[-1]] = twin
         self._reducer: Reducer | None = None
-        if communicator.size > 1 or hook is not None:
+        if not alone:
             own = communicator.dup()
             control = NodeControl(chosen.ground, len(named)) if isinstance(chosen.ground, NodeMemory) \
                 else WireControl(own)
@@ -245,9 +248,11 @@ class DataParallel:
             count = sum(len(group.placements) for group in self._groups)
             memory = node_memory(self.comm, message_room(count))
             assert isinstance(memory, NodeMemory)
-            groups = standing_in(self._groups, self._twins)
-            partials = [[of(group.flat).xp.zeros(group.layout.size // GRID)] for group in groups]
-            exchange = staged(NodeExchange(groups, memory, [[group.flat] for group in groups], partials), self._twins)
+            here = [group for group in self._groups if on_host(group.flat)]
+            partials = [[of(group.flat).xp.zeros(group.layout.size // GRID)] for group in here]
+            exchange: Exchange = NodeExchange(here, memory, [[group.flat] for group in here], partials)
+            if len(here) < len(self._groups):
+                exchange = AloneExchange([group for group in self._groups if group not in here], exchange)
             self._reducer = Reducer(self._groups, self.comm.dup(), exchange, NodeControl(memory, count), overlap=False,
                                     nonfinite=self._nonfinite, label=self._groups[0].label)
             _connect(self._reducer)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +171,7 @@ class Group:
     def change(self, chosen: Sequence[Placement], function: Callable[[list[Array]], object]) -> None:
         """Have a function write to the chosen gradients in place. Collective where gradients are sharded."""
         self.settle()
-        with self._fenced():
+        with self._fenced(), self._beside():
             function(self._parts(chosen))
             for placement in chosen:
                 placement.home.bump()
@@ -185,6 +185,10 @@ class Group:
                 if begin < end:
                     parts.append(self.flat[begin:end])
         return parts
+
+    def _beside(self) -> AbstractContextManager[Any]:
+        """Around work on the gradients: their device is the current one."""
+        return of(self.flat).beside(self.flat) or nullcontext()
 
     @contextmanager
     def _fenced(self) -> Iterator[None]:
@@ -249,7 +253,8 @@ class Group:
             return known
         self.settle()
         if self.on_device and self.peers is None:  # a message would wait for the device, and every rank has it all
-            return self._blocks(0, self.layout.size, chosen, norm_type)
+            with self._beside():
+                return self._blocks(0, self.layout.size, chosen, norm_type)
         xp = of(self.flat).xp
         parts = [self._blocks(begin, end, chosen, norm_type) for begin, end in self.owned[self.rank]]
         mine = xp.concatenate(parts) if parts else xp.empty(0)

@@ -16,6 +16,7 @@ import distgrad as dg
 from distgrad import optim
 from distgrad.backend.strict import transfers
 from distgrad.distributed import DataParallel
+from distgrad.nn.utils import clip_grad_norm_
 from tests.steady import FAMILIES, Step
 
 pytestmark = pytest.mark.skipif("config.getoption('--device') == 'standin'", reason="whose arrays are strict ones")
@@ -49,6 +50,37 @@ def test_a_steady_step_moves_its_batch_alone(family: str, way: str, look: bool) 
     step = Step(family, OPTIMIZERS["adam"], WAYS[way], device="strict", look=look)
     kind = step.family
     assert moved(step) == {"from_host": 2 + kind.drops, "to_host": 0, "scalars": 2 * kind.checks}  # least and largest
+
+
+@pytest.mark.parametrize("family", ["mlp", "wide", "gpt"])
+def test_a_weighted_step_of_one_process_moves_its_batch_alone(family: str) -> None:
+    step = Step(family, OPTIMIZERS["adam"], DataParallel, device="strict", weight=4)
+    kind = step.family
+    assert moved(step) == {"from_host": 2 + kind.drops, "to_host": 0, "scalars": 2 * kind.checks}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_weighted_steps_of_one_process_mean_what_they_do_on_the_host(dtype: str) -> None:
+    found = []
+    for device in ("cpu", "strict"):
+        dg.manual_seed(0)
+        model = DataParallel(FAMILIES["wide"].make().to(device).to(dtype))
+        optimizer = optim.SGD(model.parameters(), lr=0.5)
+        stream = np.random.default_rng(0)
+        for weights in ((3, 1), (2,), (1, 0, 5)):
+            optimizer.zero_grad()
+            transfers.reset()
+            for weight in weights:
+                x, target = FAMILIES["wide"].batch(stream)
+                given = dg.tensor(x.astype(dtype), device=device), dg.tensor(target, device=device)
+                model.backward(FAMILIES["wide"].loss(model(given[0]), given[1]), weight)
+            assert device == "cpu" or (transfers.to_host, transfers.from_host) == (0, 2 * len(weights))
+            clip_grad_norm_(model.parameters(), 0.1)
+            optimizer.step()
+        found.append([p.detach().cpu().numpy() for p in model.parameters()])
+    for mine, theirs in zip(found[1], found[0], strict=True):
+        assert mine.dtype == dtype
+        np.testing.assert_allclose(mine, theirs, rtol=8 * np.finfo(dtype).eps, atol=8 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -13,6 +14,7 @@ import distgrad as dg
 from distgrad import backend
 from distgrad.backend.reference import find
 from distgrad.flat import GRID
+from distgrad.nn import functional as F
 from distgrad.nn.utils import clip_grad_norm_
 
 pytestmark = pytest.mark.skipif("config.getoption('--device') not in ('cuda', 'standin')",
@@ -184,3 +186,18 @@ def test_signatures() -> None:
     for name in ("clip_factor", "multiply_", "norm_blocks", "norms_of", "adam_", "sgd_", "adam_plan", "sgd_plan"):
         function = getattr(many, name)
         assert list(signature(function).parameters) == list(signature(find(name)).parameters)[1:]  # without xp
+
+
+def test_a_target_that_is_no_class_makes_the_loss_nan() -> None:
+    x = dg.tensor(numbers("float32", [(4, 3)], 0)[0], device="cuda", requires_grad=True)
+    target = dg.tensor([0, 3, 2, -100], device="cuda")
+    for loss in (partial(F.cross_entropy, x), partial(F.cross_entropy, x, label_smoothing=0.1),
+                 lambda t, **kind: F.nll_loss(F.log_softmax(x, -1), t, **kind)):
+        assert math.isnan(loss(target).item())
+        assert [math.isnan(value) for value in loss(target, reduction="none").tolist()] == [False, True, False, False]
+
+
+def test_probabilities_that_are_none_make_the_loss_nan() -> None:
+    for wrong in (1.5, -0.5):
+        x = dg.tensor([0.5, wrong], device="cuda")
+        assert math.isnan(F.binary_cross_entropy(x, dg.tensor([1.0, 0.0], device="cuda")).item())

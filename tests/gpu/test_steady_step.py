@@ -46,6 +46,14 @@ def test_a_steady_step_moves_its_batch_alone(family: str, look: bool, way: str) 
     assert norm.device.type == "cuda" and norm.item() > 0
 
 
+def test_a_weighted_step_of_one_process_moves_its_batch_alone() -> None:
+    step = Step("mlp", adam, DataParallel, device="cuda", weight=4)
+    step()
+    with counted() as found:
+        step()
+    assert found == {"to device": 2}
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_many_parameters_are_clipped_and_updated_by_few_launches(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from distgrad.backend.gpu.kernels import many
@@ -53,9 +61,12 @@ def test_many_parameters_are_clipped_and_updated_by_few_launches(way: str, monke
     launched: list[str] = []
     kernel = many.kernel
 
-    def noted(family: str, name: str, dtype: Any) -> Any:
-        launched.append(name)
-        return kernel(family, name, dtype)
+    def noted(family: str, name: str, dtype: Any) -> Callable[..., None]:
+        def launch(*args: Any) -> None:
+            launched.append(name)
+            kernel(family, name, dtype)(*args)
+
+        return launch
 
     monkeypatch.setattr(many, "kernel", noted)
     model = WAYS[way](nn.Sequential(*[nn.Linear(3, 3) for _ in range(40)]))  # 80 parameters

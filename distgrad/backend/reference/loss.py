@@ -6,6 +6,7 @@ the loss is what backward wants again.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..base import of
@@ -21,15 +22,17 @@ def row_weights(xp: Any, target: Any, classes: int, weight: Any, ignore_index: i
     """The target with ignored rows set to class 0, and each row's weight: 0 where ignored.
 
     Raises:
-        IndexError: a target that is neither a class nor `ignore_index`.
+        IndexError: a target that is neither a class nor `ignore_index`. On a device which would have to wait for the
+            answer, such a row weighs NaN instead.
     """
     kept = target != ignore_index
     safe = xp.where(kept, target, 0).astype("int64", copy=False)
+    outside = (safe < 0) | (safe >= classes)
     if not of(safe).kernels.in_range(safe, 0, classes):
-        wrong = safe[(safe < 0) | (safe >= classes)][0].item()
+        wrong = safe[outside][0].item()
         raise IndexError(f"target {wrong} is no class: there are {classes} classes, numbered from 0, and "
                          f"ignore_index is {ignore_index}")
-    r = kept.astype(dtype)
+    safe, r = xp.where(outside, 0, safe), xp.where(outside, math.nan, kept).astype(dtype)
     if weight is not None:
         r *= weight[safe]
     return safe, r

@@ -134,7 +134,7 @@ extern "C" __global__ void clip_factor(const T* norm, double limit, float* narro
 
 
 class _Many:
-    """Arrays of one dtype and what belongs to them, as the tables of launches.
+    """Arrays of one dtype and device and what belongs to them, as the tables of launches.
 
     Args:
         columns: for each role the arrays that have it, or None for those that come with `point`; the first
@@ -147,35 +147,30 @@ class _Many:
         assert arrays is not None
         self.dtype = arrays[0].dtype
         self.share = share
-        self.launches: list[tuple[int, list[int], int, Any]] = []  # device, which arrays, blocks, table
-        places: dict[int, list[int]] = {}
-        for i, array in enumerate(arrays):
-            if array.size:
-                places.setdefault(array.device.id, []).append(i)
-        for device, all_there in places.items():
-            for start in range(0, len(all_there), _ROOM):
-                chosen = all_there[start:start + _ROOM]
-                table = np.zeros((), _TABLE)
-                sizes = np.array([arrays[i].size for i in chosen], np.int64)
-                table["size"][:len(chosen)] = sizes
-                table["first"][1:len(chosen) + 1] = np.cumsum(-(-sizes // share))
-                table["count"] = len(chosen)
-                self.launches.append((device, chosen, int(table["first"][len(chosen)]), table))
+        self.launches: list[tuple[list[int], int, Any]] = []  # which arrays, blocks, table
+        places = [i for i, array in enumerate(arrays) if array.size]
+        for start in range(0, len(places), _ROOM):
+            chosen = places[start:start + _ROOM]
+            table = np.zeros((), _TABLE)
+            sizes = np.array([arrays[i].size for i in chosen], np.int64)
+            table["size"][:len(chosen)] = sizes
+            table["first"][1:len(chosen) + 1] = np.cumsum(-(-sizes // share))
+            table["count"] = len(chosen)
+            self.launches.append((chosen, int(table["first"][len(chosen)]), table))
         for role, column in enumerate(columns):
             if column is not None:
                 self.point(role, column)
 
     def point(self, role: int, arrays: Sequence[Any]) -> None:
         """These arrays now have that role."""
-        for _, chosen, _, table in self.launches:
+        for chosen, _, table in self.launches:
             table["where"][role, :len(chosen)] = [arrays[i].data.ptr for i in chosen]
 
     def run(self, name: str, *args: Any) -> None:
         """Launch a kernel over all of them."""
-        share = np.int64(self.share)
-        for device, _, blocks, table in self.launches:
-            with cupy.cuda.Device(device):
-                kernel("many", name, self.dtype)((blocks,), (_THREADS,), (table, share, *args))
+        launch, share = kernel("many", name, self.dtype), np.int64(self.share)
+        for _, blocks, table in self.launches:
+            launch((blocks,), (_THREADS,), (table, share, *args))
 
 
 def _factor(dtype: Any, factor: Any) -> tuple[Any, Any]:
@@ -198,13 +193,10 @@ def norms_of(arrays: Sequence[Any], norm_type: float, grid: int) -> Any:
         return plain("norms_of", arrays[0])(arrays, norm_type, grid) if lines else cupy.zeros(0, "float64")
     many = _Many([lines], grid)
     name, given = ("squares", ()) if norm_type == 2 else ("powers", (np.float64(norm_type),))
-    with lines[0].device:
-        out = cupy.empty(sum(-(-x.size // grid) for x in lines), "float64")
+    out = cupy.empty(sum(-(-x.size // grid) for x in lines), "float64")
     at = 0
-    for device, _, blocks, table in many.launches:
-        with cupy.cuda.Device(device):
-            kernel("many", name, many.dtype)(
-                (blocks,), (_THREADS,), (table, np.int64(grid), *given, out[at:at + blocks]))
+    for _, blocks, table in many.launches:
+        kernel("many", name, many.dtype)((blocks,), (_THREADS,), (table, np.int64(grid), *given, out[at:at + blocks]))
         at += blocks
     return out
 
@@ -213,10 +205,9 @@ def clip_factor(norm: Any, max_norm: float, dtype: Any) -> Any:
     kind = np.dtype(dtype)
     if kind.char not in "fd" or not fits(norm):
         return plain("clip_factor", norm)(norm, max_norm, dtype)
-    with norm.device:
-        out, none = cupy.empty((), kind), np.uintp(0)
-        kernel("many", "clip_factor", norm.dtype)(
-            (1,), (1,), (norm, np.float64(max_norm), *((out, none) if kind.char == "f" else (none, out))))
+    out, none = cupy.empty((), kind), np.uintp(0)
+    kernel("many", "clip_factor", norm.dtype)(
+        (1,), (1,), (norm, np.float64(max_norm), *((out, none) if kind.char == "f" else (none, out))))
     return out
 
 
