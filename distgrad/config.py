@@ -29,7 +29,8 @@ class Config:
     blas: who multiplies matrices on the host: 'auto', 'numpy' or 'mkl'; see `backend.blas`.
     malloc: 'keep' has freed memory kept for the next step, 'default' leaves the C library's allocator as it is.
     cuda_mpi: 1 where MPI takes CUDA memory as it is; otherwise it never gets any.
-    tf32: 1 lets products of float32 matrices on a GPU round their inputs to 10 bits of mantissa.
+    cudnn: 0 leaves convolution on a GPU to the package's own kernels also where cuDNN is installed.
+    tf32: 1 lets products of float32 matrices and convolutions on a GPU round their inputs to 10 bits of mantissa.
     cache: a folder for compiled kernels; see `cache_folder`.
     """
 
@@ -44,6 +45,7 @@ class Config:
     blas: str = "auto"
     malloc: str = "keep"
     cuda_mpi: int = 0
+    cudnn: int = 1
     tf32: int = 0
     cache: str = ""
 

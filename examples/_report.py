@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+import distgrad as dg
 from distgrad.config import config
 
 
@@ -39,6 +40,18 @@ def together(comm, action):
         if message:
             fail(comm, message.decode())
     return result
+
+
+def look_for(comm, device):
+    """End on all ranks where one has no such device."""
+
+    def look():
+        try:
+            dg.zeros(1, device=device)
+        except RuntimeError as error:
+            raise ValueError(f"--device {device}: {error}") from None
+
+    together(comm, look)
 
 
 def mean(comm, value, weight=1.0):

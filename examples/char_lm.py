@@ -4,6 +4,7 @@
     distgrad run -n 2 examples/char_lm.py
     distgrad run -n 4 examples/char_lm.py --text book.txt --hidden 256 --steps 2000 --save book.safetensors
     distgrad run -n 4 examples/char_lm.py --checkpoint runs/book    # the same again goes on where it was stopped
+    distgrad run -n 2 examples/char_lm.py --device cuda             # each rank on the GPU of its number on its node
 
 The text is the source of Python's standard library unless --text names files. The ranks share each batch, so
 that the same --batch and --seed give the same losses on any number of ranks.
@@ -17,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from _report import Progress, fail, mean, plot, positive, prepare, together
+from _report import Progress, fail, look_for, mean, plot, positive, prepare, together
 
 import distgrad as dg
 from distgrad import checkpoint, nn, optim
@@ -54,6 +55,7 @@ def arguments(comm):
             ("save-every", int, 100, "steps between two checkpoints"), ("temperature", float, 0.7, "of the sample")):
         parser.add_argument(f"--{name}", type=positive(kind), default=default, help=f"{what} (default: {default})")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and sample (default: 0)")
+    parser.add_argument("--device", default="cpu", help="where to compute, such as cuda (default: cpu)")
     parser.add_argument("--load", type=Path, metavar="PATH", help="begin with the weights of this file")
     parser.add_argument("--save", type=Path, metavar="PATH", help="write the weights, as safetensors")
     parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="keep the state of training here")
@@ -63,6 +65,7 @@ def arguments(comm):
     args = parser.parse_args()
     if args.batch % comm.size:
         fail(comm, f"--batch {args.batch} cannot be divided among {comm.size} ranks")
+    look_for(comm, args.device)
     return args
 
 
@@ -87,7 +90,7 @@ def read_text(args):
 def windows(ids, length):
     """Sequences and, one character later, their targets: two tensors (rows, length)."""
     rows = max(len(ids) - 1, 0) // length
-    return [dg.tensor(ids[shift:shift + rows * length].reshape(rows, length)) for shift in (0, 1)]
+    return [dg.from_numpy(ids[shift:shift + rows * length].reshape(rows, length)) for shift in (0, 1)]
 
 
 def endless(loader, order):
@@ -97,29 +100,30 @@ def endless(loader, order):
         order.set_epoch(order.epoch + 1)
 
 
-def loss_of(model, x, y):
+def loss_of(model, x, y, device):
+    x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
     scores, _ = model(x)
     return nn.functional.cross_entropy(scores.flatten(0, 1), y.flatten())
 
 
 @dg.no_grad()
-def evaluate(comm, model, x, y, batch):
+def evaluate(comm, model, x, y, batch, device):
     """Mean loss over all windows; each rank takes its part of them."""
     model.eval()
     mine = TensorDataset(x[comm.rank::comm.size], y[comm.rank::comm.size])
-    losses = [(loss_of(model, a, b).item(), len(a)) for a, b in DataLoader(mine, batch)]
+    losses = [(loss_of(model, a, b, device).item(), len(a)) for a, b in DataLoader(mine, batch)]
     model.train()
     rows = sum(n for _, n in losses)
     return mean(comm, sum(loss * n for loss, n in losses) / max(rows, 1), rows)
 
 
 @dg.no_grad()
-def sample(model, characters, length, temperature, seed):
+def sample(model, characters, length, temperature, seed, device):
     """New text, one character after the other."""
     generator, text, state = dg.Generator(seed), "", None
     index = max(characters.find("\n"), 0)
     for _ in range(length):
-        scores, state = model(dg.tensor([[index]]), state)
+        scores, state = model(dg.tensor([[index]], device=device), state)
         index = dg.multinomial((scores[0, 0] / temperature).softmax(0), 1, generator=generator).item()
         text += characters[index]
     return text
@@ -145,14 +149,15 @@ def main():
         fail(comm, f"the text has {len(ids)} characters; --batch {args.batch} and --seq-len {args.seq_len} need {need}")
 
     dg.manual_seed(args.seed)
-    model = CharLM(len(characters), args.hidden, args.layers)
+    model = CharLM(len(characters), args.hidden, args.layers).to(args.device)
     if args.load:
         together(comm, lambda: checkpoint.load_weights(args.load, model))
     model = DataParallel(model)
     optimizer = optim.Adam(model.parameters(), lr=args.lr)
     data = TensorDataset(*train)
     order = DistributedSampler(data, comm.size, comm.rank, seed=args.seed, drop_last=True)
-    loader = DataLoader(data, args.batch // comm.size, sampler=order, drop_last=True)
+    loader = DataLoader(data, args.batch // comm.size, sampler=order, drop_last=True,
+                        pin_memory=args.device.startswith("cuda"))
     if chief:
         print(f"{len(ids):,} characters, {len(characters)} different; {sum(p.numel() for p in model.parameters()):,} "
               f"parameters; {comm.size} rank(s) x {args.batch // comm.size} sequences of {args.seq_len}", flush=True)
@@ -164,7 +169,7 @@ def main():
         if found := together(comm, lambda: saves.resume(state, args.resume)):
             begin, losses = found.step, found.extra["losses"].tolist()
     for step, (x, y) in zip(range(begin + 1, args.steps + 1), endless(loader, order)):
-        loss = loss_of(model, x, y)
+        loss = loss_of(model, x, y, args.device)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), args.clip)
@@ -176,7 +181,7 @@ def main():
             saves.save(step, state, {"losses": np.array(losses)}, asynchronous=True)
             if model.stop_requested and saves.wait():
                 return saves.close()
-    validation = evaluate(comm, model, *held, max(args.batch // comm.size, 1))
+    validation = evaluate(comm, model, *held, max(args.batch // comm.size, 1), args.device)
     if args.save:
         together(comm, lambda: checkpoint.save_weights(model, args.save, {"characters": characters}))
     if chief:
@@ -184,7 +189,7 @@ def main():
             args.losses.write_text("".join(json.dumps({"step": n, "loss": loss}) + "\n"
                                            for n, loss in enumerate(losses, 1)))
         print(f"validation loss: {validation:.4f} nats per character")
-        print("a sample:\n" + sample(model.module, characters, 300, args.temperature, args.seed))
+        print("a sample:\n" + sample(model.module, characters, 300, args.temperature, args.seed, args.device))
         plot(args.plot, losses, "nats per character", validation)
 
 

@@ -2,6 +2,7 @@
 
     python examples/digits_cnn.py
     distgrad run -n 2 examples/digits_cnn.py --epochs 30
+    python examples/digits_cnn.py --device cuda
 
 The data are scikit-learn's: 1,797 pictures of 8 x 8 pixels, of which a fifth is kept for the test.
 """
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from _report import Progress, fail, mean, plot, positive, prepare, together
+from _report import Progress, fail, look_for, mean, plot, positive, prepare, together
 
 import distgrad as dg
 from distgrad import checkpoint, nn, optim
@@ -38,24 +39,26 @@ def arguments(comm):
         parser.add_argument(f"--{name}", type=positive(kind), default=default, help=f"{what} (default: {default})")
     parser.add_argument("--steps", type=positive(int), help="end after so many steps")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and dropout (default: 0)")
+    parser.add_argument("--device", default="cpu", help="where to compute, such as cuda (default: cpu)")
     parser.add_argument("--save", type=Path, metavar="PATH", help="write the weights, as safetensors")
     parser.add_argument("--plot", type=Path, default=Path("runs/digits_cnn.png"), help="(default: runs/digits_cnn.png)")
     args = parser.parse_args()
     if args.batch % comm.size:
         fail(comm, f"--batch {args.batch} cannot be divided among {comm.size} ranks")
+    look_for(comm, args.device)
     return args
 
 
-def pictures():
-    """(pictures, labels) for training and for the test; the same on every rank."""
+def pictures(device):
+    """(pictures, labels) for training and for the test, all of them on the device; the same on every rank."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
         raise ImportError('the pictures come from scikit-learn: pip install "distgrad[examples]"') from None
     x, y = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(x))
-    x = dg.tensor((x[order] / 16).reshape(-1, 1, 8, 8), dtype=dg.float32)
-    y = dg.tensor(y[order], dtype=dg.int64)
+    x = dg.tensor((x[order] / 16).reshape(-1, 1, 8, 8), dtype=dg.float32, device=device)
+    y = dg.tensor(y[order], dtype=dg.int64, device=device)
     cut = len(order) // 5
     return (x[cut:], y[cut:]), (x[:cut], y[:cut])
 
@@ -74,9 +77,9 @@ def main():
     comm = world()
     args = arguments(comm)
     together(comm, lambda: prepare(args.save, args.plot) if comm.rank == 0 else None)
-    train, test = together(comm, pictures)
+    train, test = together(comm, lambda: pictures(args.device))
     dg.manual_seed(args.seed)
-    model = DataParallel(network(args.width))
+    model = DataParallel(network(args.width).to(args.device))
     dg.manual_seed(args.seed + comm.rank)  # every rank drops other activations
     optimizer = optim.Adam(model.parameters(), lr=args.lr)
     data = TensorDataset(*train)

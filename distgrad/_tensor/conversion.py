@@ -6,22 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Device, DeviceArray, cuda_device, device_of, get, of
+from ..backend import Device, DeviceArray, cuda_device, device_of, get, is_pinned, of
 from ..backend.dtypes import NAMES, dtype_of
 from ..backend.random import Generator, default_generator
 from ..graph.base import TensorBase, wrap
 from ..ops import shape
 from ..ops.cast import cast
 from ..ops.inplace import Overwrite, in_place
-from ..ops.transfer import transfer
+from ..ops.transfer import pin_memory, transfer
 
 __all__ = ["Conversion"]
 
+bool_ = bool  # the class has a method of that name
 
-def _copied(old: Any, source: Any) -> Any:
+
+def _copied(old: Any, source: Any, non_blocking: bool) -> Any:
     array = source.array if isinstance(source, TensorBase) else source
     if isinstance(array, DeviceArray) and (place := device_of(old.array)) != device_of(array):
-        source = transfer(source, place)
+        source = transfer(source, place, non_blocking and place.type != "cpu")  # the host reads it at once
     return Overwrite.apply(old, shape.expand(source, old.shape))
 
 
@@ -86,18 +88,30 @@ class Conversion:
 
     def to(self, *args: Any, dtype: Any = None, device: Any = None, copy: bool = False,
            non_blocking: bool = False) -> Any:
-        """In another dtype or on another device, given by position or name, or as another tensor has it."""
+        """In another dtype or on another device, given by position or name, or as another tensor has it.
+
+        Args:
+            copy: a new tensor also where this one is there already.
+            non_blocking: do not wait for the copy. Into a device from pinned memory of the host (see `pin_memory`), it
+                runs beside what this thread does next; do not write to that memory meanwhile. To the host, the
+                result is pinned, and right after `distgrad.cuda.synchronize()`.
+        """
+        flags = []
         for arg in args:
             if isinstance(arg, TensorBase):
                 dtype, device = arg.dtype, device_of(arg.array)
             elif isinstance(arg, Device) or (isinstance(arg, str) and arg not in NAMES):
                 device = arg
-            elif arg is not None and not isinstance(arg, bool):
+            elif isinstance(arg, bool):
+                flags.append(arg)
+            elif arg is not None:
                 dtype = arg
+        non_blocking, copy = (*flags, *(non_blocking, copy)[len(flags):])
         result = self
         target = dtype_of(dtype)
         if device is not None and get(device).place(Device(device)) != device_of(self.array):
-            result = transfer(result, device)
+            result = transfer(result, device, non_blocking and (target in (None, result.dtype) or
+                                                                Device(device).type != "cpu"))
         if target is not None and target != result.dtype:
             result = cast(result, target)
         return shape.clone(result) if copy and result is self else result
@@ -109,8 +123,23 @@ class Conversion:
         return self.to("cpu")
 
     def cuda(self, device: Any = None, non_blocking: bool = False) -> Any:
-        """On a GPU: the current one, or the one that `device` (a number or 'cuda:1') says."""
-        return self.to(cuda_device(device))
+        """On a GPU: the current one, or the one that `device` (a number or 'cuda:1') says; see `to`."""
+        return self.to(cuda_device(device), non_blocking=non_blocking)
+
+    def pin_memory(self, device: Any = None) -> Any:
+        """In pinned memory of the host, from which copies to a GPU need not be waited for; itself if it is there.
+
+        Raises:
+            RuntimeError: it is not on the host, or no CUDA device can be used; says why.
+        """
+        if not isinstance(self.array, np.ndarray):
+            raise RuntimeError(f"pin_memory(): only memory of the host is pinned, this tensor is on {self.device}")
+        place = cuda_device(device)
+        return self if get(place).is_pinned(self.array) else pin_memory(self, place)
+
+    def is_pinned(self, device: Any = None) -> bool_:
+        """Whether it lies in pinned memory of the host."""
+        return isinstance(self.array, np.ndarray) and is_pinned(self.array)
 
     def float(self) -> Any:
         return self.to("float32")
@@ -132,9 +161,13 @@ class Conversion:
 
     # -- writing whole tensors
 
-    def copy_(self, source: Any) -> Any:
-        """Take the values of `source`, broadcast and cast, from whatever device."""
-        return in_place("copy_", self, _copied, source)
+    def copy_(self, source: Any, non_blocking: bool_ = False) -> Any:
+        """Take the values of `source`, broadcast and cast, from whatever device.
+
+        Args:
+            non_blocking: onto a GPU from pinned memory, do not wait for the copy.
+        """
+        return in_place("copy_", self, _copied, source, non_blocking)
 
     def fill_(self, value: Any) -> Any:
         """Set every element to a number or a 0-d tensor."""

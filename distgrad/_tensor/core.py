@@ -316,7 +316,7 @@ class Tensor(Operators, Elementwise, Reducing, Shaping, Conversion, Fresh, Numpy
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if self.fn is not None:
             raise RuntimeError("deepcopy of a tensor with history is not possible; detach() or clone() it")
-        copy = make(type(self), self.array.copy(), None, self._rg)
+        copy = make(type(self), of(self.array).xp.array(self.array, order="C"), None, self._rg)
         if self._grad is not None:
             copy._grad = self.grad.clone()
         memo[id(self)] = copy

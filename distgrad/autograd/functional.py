@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from .._tensor.core import Tensor
 from .._tensor.creation import zeros, zeros_like
 from ..graph.backward import grad
+from ..graph.guard import writable
 from ..graph.modes import enable_grad
 from ..ops.shape import reshape, squeeze, stack
 
@@ -250,7 +251,8 @@ def _rows(call: _Call, number: int, y: Tensor) -> list[Tensor]:
     rows = []
     for j in range(y.numel()):
         one_hot = zeros(y.numel(), dtype=y.dtype, device=y.device)
-        one_hot.array[j] = 1
+        with writable(one_hot.array):
+            one_hot.array[j] = 1
         found = _gradients([y], call.inputs, [one_hot.view(y.shape)], call.create_graph)
         rows.append(call.filled(found, call.inputs, f"output {number} of the function", "the Jacobian"))
     return [reshape(stack(column), (*y.shape, *x.shape)) for column, x in zip(zip(*rows), call.inputs, strict=True)]

@@ -40,15 +40,17 @@ def increment_version(tensor: Tensor | Sequence[Tensor]) -> None:
 
 @contextlib.contextmanager
 def save_on_cpu(pin_memory: bool = False) -> Iterator[None]:
-    """Inside, what is saved for backward lies in host memory and travels back when it is needed."""
-    del pin_memory  # transfers pin their own staging memory
+    """Inside, what is saved for backward lies in host memory and travels back when it is needed.
 
+    Args:
+        pin_memory: keep it in pinned memory, and wait for neither way: what is computed meanwhile goes on.
+    """
     def pack(t: Tensor) -> Any:
-        return t.device, t.cpu()
+        return t.device, t.to("cpu", non_blocking=pin_memory)
 
     def unpack(packed: Any) -> Tensor:
         device, t = packed
-        moved: Tensor = t.to(device)
+        moved: Tensor = t.to(device, non_blocking=pin_memory)
         return moved
 
     with saved_tensors_hooks(pack, unpack):

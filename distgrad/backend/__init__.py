@@ -13,11 +13,14 @@ from .base import (
     device_of,
     get,
     get_default_device,
+    is_pinned,
     move,
     of,
     of_type,
     set_default_device,
+    when_several,
 )
+from .collectives import Collectives
 
-__all__ = ["Backend", "Device", "DeviceArray", "cuda_device", "default_place", "device_of", "get", "get_default_device",
-           "move", "of", "of_type", "set_default_device"]
+__all__ = ["Backend", "Collectives", "Device", "DeviceArray", "cuda_device", "default_place", "device_of", "get",
+           "get_default_device", "is_pinned", "move", "of", "of_type", "set_default_device", "when_several"]

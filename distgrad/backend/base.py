@@ -16,9 +16,11 @@ from types import ModuleType
 from typing import Any
 
 from .._typing import Array, DType, Shape
+from .collectives import Collectives
 
-__all__ = ["Backend", "Copy", "Device", "DeviceArray", "Kernels", "cuda_device", "default_place", "device_of", "get",
-           "get_default_device", "move", "of", "of_type", "register", "set_default_device"]
+__all__ = ["Backend", "Copy", "Device", "DeviceArray", "Kernels", "cuda_device", "default_place", "device_of",
+           "found_several", "get", "get_default_device", "is_pinned", "move", "of", "of_type", "register",
+           "set_default_device", "when_several"]
 
 
 class Device:
@@ -62,8 +64,7 @@ class Kernels:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         found = self._backend.override(name)
         if found is None:
-            reference = importlib.import_module("distgrad.backend.reference").find(name)
-            found = partial(reference, self._backend.xp)
+            found = self._backend.bind(importlib.import_module("distgrad.backend.reference").find(name))
         setattr(self, name, found)
         return found
 
@@ -92,6 +93,7 @@ class Backend:
     array_type: type
     scalar_types: tuple[type, ...] = ()
     device: Device
+    several = False  # whether there are several devices of this kind
 
     def __init__(self) -> None:
         self.kernels = Kernels(self)
@@ -105,33 +107,59 @@ class Backend:
         """A kernel of this device's own, or None for the reference."""
         return None
 
+    def bind(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function (xp, *arrays) for this device's arrays."""
+        return partial(function, self.xp)
+
     def empty(self, shape: Shape, dtype: DType) -> Array:
         """Uninitialised memory. Every allocation of the layers above passes here."""
         return self.xp.empty(shape, dtype)
 
-    def from_host(self, array: Array, device: Device | None = None) -> Array:
+    def from_host(self, array: Array, device: Device | None = None, non_blocking: bool = False) -> Array:
         """A host array's content on this device; no copy where the device is the host.
 
         Args:
             device: which one, where there are several; None for the current one.
+            non_blocking: the host's memory may be read until the device is synchronized, where it is pinned.
         """
         raise NotImplementedError(self.name)
 
-    def to_host(self, array: Array, out: Array | None = None) -> Array:
+    def to_host(self, array: Array, out: Array | None = None, non_blocking: bool = False) -> Array:
         """The content as a numpy array; no copy where the device is the host.
 
         Args:
             out: the memory of the host that takes it, of the same shape and dtype.
+            non_blocking: the content is there only when the device has been synchronized.
         """
         raise NotImplementedError(self.name)
 
-    def fill_from_host(self, array: Array, host: Array) -> None:
-        """Write the content of a host array of the same shape into an array of this device."""
+    def fill_from_host(self, array: Array, host: Array, non_blocking: bool = False) -> None:
+        """Write the content of a host array of the same shape into an array of this device.
+
+        Args:
+            non_blocking: as for `from_host`.
+        """
         raise NotImplementedError(self.name)
+
+    def between(self, array: Array, device: Device) -> Array:
+        """The content on another device of this kind."""
+        return self.from_host(self.to_host(array), device)
 
     def host_memory(self, shape: Shape, dtype: DType) -> Array:
         """New memory of the host for copies to and from this device: pinned where that makes them faster."""
         return get("cpu").xp.empty(shape, dtype)
+
+    def is_pinned(self, host: Array) -> bool:
+        """Whether memory of the host is such that copies to and from this device need not be waited for."""
+        return False
+
+    def pinned(self, host: Array) -> Array:
+        """A copy of an array of the host in pinned memory.
+
+        Raises:
+            RuntimeError: this device has none, or there is not so much.
+        """
+        raise RuntimeError(f"memory of the host cannot be pinned for {self.name}")
 
     def pin(self, host: Array) -> None:
         """Make copies to and from existing memory of the host fast, where that can be done."""
@@ -161,14 +189,43 @@ class Backend:
         """A context in which new arrays lie on this device."""
         return nullcontext()
 
+    def beside(self, array: Array) -> AbstractContextManager[Any] | None:
+        """A context for work on an array; None where none is needed: that is so unless there are several devices."""
+        return None
+
     def synchronize(self, device: Device | None = None) -> None:
         """Return when everything queued on the device has ended."""
+
+    # Collectives among devices, where there may be any: a kind of device that never has them says `speaks = False`.
+
+    speaks = False
+
+    def identity(self, device: Device) -> str:
+        """What tells a device from all others of its machine, in every process."""
+        raise NotImplementedError(self.name)
+
+    def why_no_collectives(self) -> str:
+        """What is missing for `collectives`, and what to do; empty where nothing is."""
+        raise NotImplementedError(self.name)
+
+    def collectives_version(self) -> int:
+        """That of the library; ranks need one and the same."""
+        raise NotImplementedError(self.name)
+
+    def collective_id(self) -> bytes:
+        """What the first rank makes and all others are given, so that they find each other in `collectives`."""
+        raise NotImplementedError(self.name)
+
+    def collectives(self, unique_id: bytes, rank: int, size: int) -> Collectives:
+        """Join the other ranks, with the current device; returns when all have called it."""
+        raise NotImplementedError(self.name)
 
 
 _FACTORIES: dict[str, str] = {"cpu": "distgrad.backend.cpu", "cuda": "distgrad.backend.gpu",
                               "strict": "distgrad.backend.strict"}
 _BY_TYPE: dict[type, Backend] = {}
 _BY_NAME: dict[str, Backend] = {}
+_waiting: list[Callable[[], None]] = []
 
 
 def register(backend: Backend) -> Backend:
@@ -177,6 +234,20 @@ def register(backend: Backend) -> Backend:
     _BY_TYPE[backend.array_type] = backend
     DeviceArray.register(backend.array_type)
     return backend
+
+
+def when_several(callback: Callable[[], None]) -> None:
+    """Call `callback()` once when a kind of device turns out to have several; at once where that is known."""
+    if any(backend.several for backend in _BY_NAME.values()):
+        callback()
+    else:
+        _waiting.append(callback)
+
+
+def found_several() -> None:
+    """A backend that was just registered has several devices."""
+    while _waiting:
+        _waiting.pop()()
 
 
 def of_type(kind: type) -> Backend:
@@ -212,13 +283,27 @@ def device_of(array: Array) -> Device:
     return of(array).device_of(array)
 
 
-def move(array: Array, device: Device | str) -> Array:
-    """The content of a raw array on `device`, by way of the host; the array itself where it is there already."""
+def move(array: Array, device: Device | str, non_blocking: bool = False) -> Array:
+    """The content of a raw array on `device`; the array itself where it is there already.
+
+    Args:
+        non_blocking: do not wait for a copy between pinned memory of the host and a device; what comes to the host
+            is there when the device has been synchronized.
+    """
     source, target = of(array), get(device)
     place = target.place(Device(device))
     if source.device_of(array) == place:
         return array
-    return target.from_host(source.to_host(array), place)
+    if source is target:
+        return source.between(array, place)
+    if place.type == "cpu":
+        return source.to_host(array, non_blocking=non_blocking)
+    return target.from_host(source.to_host(array), place, non_blocking)
+
+
+def is_pinned(host: Array) -> bool:
+    """Whether memory of the host is pinned for a backend that is loaded."""
+    return any(backend.is_pinned(host) for backend in _BY_NAME.values())
 
 
 def cuda_device(device: Any = None) -> Device:
@@ -243,18 +328,19 @@ def default_place() -> Device | None:
 
 def get_default_device() -> Device:
     """The device on which tensors are made when nothing is said."""
-    return Device("cpu") if _default is None else _default
+    return Device("cpu") if _default is None else get(_default).place(_default)
 
 
 def set_default_device(device: Device | str | None) -> None:
     """Make tensors on `device` from now on, in all threads, where nothing else is said; None is the host.
 
     It is asked by functions that make tensors (`tensor`, `zeros`, `randn`, ...) and by layers; `from_numpy`, which
-    shares memory, and `*_like` stay where they are.
+    shares memory, and `*_like` stay where they are. 'cuda' without a number is each thread's own device.
 
     Raises:
         RuntimeError: the device is unknown, or not there.
     """
     global _default
-    found = None if device is None else get(device).place(Device(device))
-    _default = None if found is None or found.type == "cpu" else found
+    found = Device("cpu") if device is None else Device(device)
+    get(found).place(found)
+    _default = None if found.type == "cpu" else found

@@ -35,16 +35,16 @@ class CPU(Backend):
     def override(self, name: str) -> Callable[..., Any] | None:
         return blas.find(name) or fused.find(name)
 
-    def from_host(self, array: Any, device: Device | None = None) -> np.ndarray:
+    def from_host(self, array: Any, device: Device | None = None, non_blocking: bool = False) -> np.ndarray:
         return np.asarray(array)
 
-    def to_host(self, array: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    def to_host(self, array: np.ndarray, out: np.ndarray | None = None, non_blocking: bool = False) -> np.ndarray:
         if out is None:
             return array
         out[...] = array
         return out
 
-    def fill_from_host(self, array: np.ndarray, host: np.ndarray) -> None:
+    def fill_from_host(self, array: np.ndarray, host: np.ndarray, non_blocking: bool = False) -> None:
         array[...] = host
 
     def address(self, array: np.ndarray) -> int:

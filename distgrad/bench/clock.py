@@ -52,7 +52,7 @@ def summarize(times: Mapping[str, Sequence[float]]) -> list[Sample]:
     """Medians and quartiles."""
     samples = []
     for name, found in times.items():
-        low, median, high = statistics.quantiles(found, n=4) if len(found) > 1 else list(found) * 3
+        low, median, high = statistics.quantiles(found, n=4, method="inclusive") if len(found) > 1 else list(found) * 3
         samples.append(Sample(name, median, low, high, len(found)))
     return samples
 
@@ -62,12 +62,19 @@ def interleaved(contestants: Mapping[str, Callable[[], object]], rounds: int, wa
     return summarize(measure(contestants, rounds, warmup))
 
 
-def show(title: str, samples: Sequence[Sample], scale: float = 1.0, unit: str = "us", **facts: object) -> None:
-    """Print a table (times divided by `scale`, ratios to the first), then one JSON line a contestant, with `facts`."""
+def show(title: str, samples: Sequence[Sample], scale: float = 1.0, unit: str = "us",
+         work: tuple[float, str] | None = None, **facts: object) -> None:
+    """Print a table (times divided by `scale`, ratios to the first), then one JSON line a contestant, with `facts`.
+
+    Args:
+        work: what each does in that time, and the unit of doing so much a second, such as (1.5, "GB/s"), for a column
+            of rates.
+    """
     print(title)
     width = max(len(s.name) for s in samples)
-    for s in samples:
+    rates = [{} if work is None else {"rate": work[0] / (s.median * 1e-6), "rate_unit": work[1]} for s in samples]
+    for s, rate in zip(samples, rates, strict=True):
         print(f"  {s.name:<{width}}  {s.median / scale:10.3f} {unit}  ({s.low / scale:.3f} - {s.high / scale:.3f})  "
-              f"{s.median / samples[0].median:6.2f} x")
-    for s in samples:
-        print(json.dumps({"benchmark": title, **facts, **asdict(s), "scale": scale, "unit": unit}))
+              f"{s.median / samples[0].median:6.2f} x" + ("  {rate:10.4g} {rate_unit}".format(**rate) if rate else ""))
+    for s, rate in zip(samples, rates, strict=True):
+        print(json.dumps({"benchmark": title, **facts, **asdict(s), "scale": scale, "unit": unit, **rate}))

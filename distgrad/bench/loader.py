@@ -1,7 +1,8 @@
 """How long a training step waits for its batch: passes of an MLP over a DataLoader, from memory and from files.
 
 waiting share = time in `next(batches)`, the start of a pass and of its workers included, over time of the pass. The
-contestants take turns by whole passes: within a pass, workers have only its own steps to read ahead in.
+contestants take turns by whole passes: within a pass, workers have only its own steps to read ahead in. On a device,
+waiting is also what the host is kept by the batch's copy; for a GPU, from ordinary memory and from pinned memory.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from ..nn.functional import cross_entropy
 from ..nn.utils import clip_grad_norm_
 from ..optim import Adam
 from .clock import Sample, show, summarize
+from .place import HERE, Place
 from .surroundings import surroundings
 from .workloads import OURS, WORKLOADS
 
@@ -56,18 +59,21 @@ class Fed:
 class _Trainer:
     """A model that is trained by passes over loaders."""
 
-    def __init__(self, comm: Communicator) -> None:
+    def __init__(self, comm: Communicator, place: Place) -> None:
         manual_seed(0)
-        self.model = DataParallel(WORKLOADS["mlp"].build(OURS), comm)
+        self._place = place
+        self.model = DataParallel(place.to(WORKLOADS["mlp"].build(OURS)), comm)
         self._parameters = list(self.model.parameters())
         self._optimizer = Adam(self._parameters, lr=1e-4)
 
     def train(self, loader: DataLoader) -> tuple[float, float, int]:
         """One pass; seconds, seconds of them that were waiting, and steps."""
-        clock = time.perf_counter
+        clock, device = time.perf_counter, self._place.device
         waiting, steps, begin = 0.0, 0, clock()
         asked = begin
         for x, y in loader:
+            if device != "cpu":
+                x, y = x.to(device, non_blocking=True), y.to(device, non_blocking=True)
             waiting += clock() - asked
             self._optimizer.zero_grad()
             cross_entropy(self.model(x), y).backward()
@@ -75,30 +81,33 @@ class _Trainer:
             self._optimizer.step()
             steps += 1
             asked = clock()
-        end = clock()
-        return end - begin, waiting + end - asked, steps
+        waiting += clock() - asked
+        self._place.clock.synchronize()
+        return clock() - begin, waiting, steps
 
 
 def run(comm: Communicator, sources: Sequence[str] = SOURCES, workers: Sequence[int] = (0, 2),
-        worker: str = "thread", length: int = 64, rounds: int = 30) -> Fed:
+        worker: str = "thread", length: int = 64, rounds: int = 30, place: Place = HERE) -> Fed:
     """Measure passes of `length` steps over each source with each number of workers, on all ranks. Collective.
 
     Args:
         sources: some of SOURCES; rank 0 writes the files before, into its machine's folder for temporary files,
             so that they lie in the system's cache.
         worker: 'thread' or 'process', as for DataLoader.
+        place: where the model lies; on a GPU each loader comes twice, the second time with `pin_memory`.
 
     Raises:
         FileNotFoundError: a rank does not see the files, being on another machine.
     """
     with threadpool_limits(1), _data(comm, sources, length * BATCH * comm.size) as datasets:
-        trainer = _Trainer(comm)
+        trainer = _Trainer(comm, place)
         loaders = {}
-        for source, data in datasets.items():
-            for count in workers:
-                name = f"{source}, {count} x {worker}" if count else f"{source}, no workers"
-                loaders[name] = DataLoader(data, BATCH, sampler=DistributedSampler(data, comm.size, comm.rank),
-                                           num_workers=count, worker=worker)
+        for (source, data), count, pinned in product(datasets.items(), workers, (False, True)):
+            if pinned and not place.is_gpu:
+                continue
+            name = f"{source}, {f'{count} x {worker}' if count else 'no workers'}{', pinned' if pinned else ''}"
+            loaders[name] = DataLoader(data, BATCH, sampler=DistributedSampler(data, comm.size, comm.rank),
+                                       num_workers=count, worker=worker, pin_memory=pinned)
         times = []
         for _ in range(_WARMUP + rounds):
             for loader in loaders.values():
@@ -109,7 +118,7 @@ def run(comm: Communicator, sources: Sequence[str] = SOURCES, workers: Sequence[
         mine = np.array(times[_WARMUP * len(loaders):]).reshape(rounds, len(loaders), 2)
         everyone = np.empty((comm.size, *mine.shape))  # (rank, pass, contestant, step or waiting)
         comm.allgather(mine, everyone)
-        return _judged(everyone, list(loaders), length, surroundings(comm))
+        return _judged(everyone, list(loaders), length, {**surroundings(comm), **place.where})
 
 
 def _judged(times: np.ndarray, names: list[str], length: int, where: dict[str, str]) -> Fed:

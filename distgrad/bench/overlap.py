@@ -18,6 +18,7 @@ from .._tensor.creation import manual_seed
 from ..comm import Communicator
 from ..distributed import DataParallel
 from .clock import Sample, show
+from .place import HERE, Place
 from .ranks import Gradients, slowest
 from .surroundings import surroundings
 from .workloads import OURS, WORKLOADS, Workload
@@ -62,15 +63,16 @@ class _Alone(Gradients):
 class _Model:
     """A wrapped model, one batch, and the calls that are timed."""
 
-    def __init__(self, workload: Workload, comm: Communicator, **options: Any) -> None:
+    def __init__(self, workload: Workload, comm: Communicator, place: Place, **options: Any) -> None:
         manual_seed(0)
-        self.model = DataParallel(workload.build(OURS), comm, **options)
+        self._library = place.library()
+        self.model = DataParallel(place.to(workload.build(self._library)), comm, **options)
         self.exchange = _Alone(self.model).exchange
         self.use(workload, comm)
 
     def use(self, workload: Workload, comm: Communicator) -> None:
         """Go on with another batch."""
-        self._x, self._y = map(OURS.from_numpy, workload.batch(np.random.default_rng([0, comm.rank])))
+        self._x, self._y = map(self._library.from_numpy, workload.batch(np.random.default_rng([0, comm.rank])))
 
     def forward(self) -> Any:
         """The loss, and no gradients."""
@@ -103,7 +105,8 @@ def synthetic(megabytes: float, samples: int) -> Workload:
 
 
 def run(comm: Communicator, workload: str = SYNTHETIC, megabytes: float = 16.0, ratio: float = 1.0,
-        transport: str = "auto", hook: tuple[str, Callable[..., Any]] | None = None, rounds: int = 30) -> Exposure:
+        transport: str = "auto", hook: tuple[str, Callable[..., Any]] | None = None, rounds: int = 30,
+        place: Place = HERE) -> Exposure:
     """Measure steps of a model with and without their exchange, on all ranks of `comm`. Collective.
 
     Args:
@@ -112,21 +115,22 @@ def run(comm: Communicator, workload: str = SYNTHETIC, megabytes: float = 16.0, 
             a multiple of the exchange alone.
         transport: as for DataParallel.
         hook: a comm hook and its name, for two contestants more.
+        place: where the model lies.
     """
     with threadpool_limits(1):
         found = synthetic(megabytes, 16) if workload == SYNTHETIC else WORKLOADS[workload]
-        early = _Model(found, comm, transport=transport)
+        early = _Model(found, comm, place, transport=transport)
         if workload == SYNTHETIC:
-            found = _with_ratio(comm, early, megabytes, ratio)
-        late = _Model(found, comm, transport=transport, overlap=False)
+            found = _with_ratio(comm, early, megabytes, ratio, place)
+        late = _Model(found, comm, place, transport=transport, overlap=False)
         models = {"overlap": early, "no overlap": late}
         contestants = {"no exchange": early.step_alone, "overlap": early.step, "no overlap": late.step,
                        "exchange alone": early.exchange, "forward": early.forward}
         if hook is not None:
             name, function = hook
-            hooked = models[f"overlap, {name}"] = _Model(found, comm, transport=transport, hook=function)
+            hooked = models[f"overlap, {name}"] = _Model(found, comm, place, transport=transport, hook=function)
             contestants |= {f"overlap, {name}": hooked.step, f"exchange alone, {name}": hooked.exchange}
-        samples = slowest(comm, contestants, rounds)
+        samples = slowest(comm, contestants, rounds, place=place)
         took = {sample.name: sample.median for sample in samples}
         exposed = {name: (took[name] - took["no exchange"]) / took[_exchange(name)] for name in models}
         transports = {name: model.model.transport for name, model in models.items()}
@@ -135,7 +139,7 @@ def run(comm: Communicator, workload: str = SYNTHETIC, megabytes: float = 16.0, 
             model.model.close()
         return Exposure(found, comm.size, parameters, samples, exposed,
                         (took["no exchange"] - took["forward"]) / took["exchange alone"], transports,
-                        surroundings(comm))
+                        {**surroundings(comm), **place.where})
 
 
 def _exchange(name: str) -> str:
@@ -144,14 +148,14 @@ def _exchange(name: str) -> str:
     return f"exchange alone{comma}{hook}"
 
 
-def _with_ratio(comm: Communicator, model: _Model, megabytes: float, ratio: float) -> Workload:
+def _with_ratio(comm: Communicator, model: _Model, megabytes: float, ratio: float, place: Place) -> Workload:
     """The synthetic workload with as many samples as make its backward `ratio` exchanges long; the model uses it."""
     samples = 16
     for _ in range(_TRIES):
         workload = synthetic(megabytes, samples)
         model.use(workload, comm)
         calls = {"step": model.step_alone, "forward": model.forward, "exchange": model.exchange}
-        took = {sample.name: sample.median for sample in slowest(comm, calls, _GLANCE, warmup=1)}
+        took = {sample.name: sample.median for sample in slowest(comm, calls, _GLANCE, warmup=1, place=place)}
         backward = max(took["step"] - took["forward"], 1.0)
         better = max(1, min(_MOST_SAMPLES, round(samples * ratio * took["exchange"] / backward)))
         if abs(better - samples) <= samples // 20:

@@ -1,12 +1,8 @@
-"""What benchmarks on several ranks share: times of the slowest rank, gradients without a backward, torch as a peer."""
+"""What benchmarks on several ranks share: times of the slowest rank, and gradients without a backward."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -17,15 +13,17 @@ from ..distributed.session import reduce_nothing
 from ..flat import State
 from ..nn import Module, Parameter, ParameterList
 from .clock import Sample, measure, summarize
+from .place import HERE, Place
 
-__all__ = ["Gradients", "slowest", "torch_ranks"]
+__all__ = ["Gradients", "slowest"]
 
 
 def slowest(comm: Communicator, contestants: Mapping[str, Callable[[], object]], rounds: int,
-            warmup: int = 3, lead: int = 1) -> list[Sample]:
-    """Measure with all ranks starting each call together, after `lead` that are not timed; what counts is the rank
-    that takes longest. Collective."""
-    times = measure(contestants, rounds, warmup, before=comm.barrier, lead=lead)
+            warmup: int = 3, lead: int = 1, place: Place = HERE) -> list[Sample]:
+    """Measure with all ranks starting each call together, after `lead` that are not timed, until the rank's device has
+    done its work; what counts is the rank that takes longest. Collective."""
+    calls = {name: place.finished(call) for name, call in contestants.items()}
+    times = measure(calls, rounds, warmup, before=comm.barrier, lead=lead)
     mine = np.array(list(times.values()))
     everyone = np.empty((comm.size, *mine.shape))
     comm.allgather(mine, everyone)
@@ -46,24 +44,25 @@ class Gradients:
         transport: how DataParallel exchanges gradients here.
     """
 
-    def __init__(self, sizes: Sequence[int], comm: Communicator) -> None:
-        self._model = DataParallel(_Parameters(sizes), comm)
-        assert self._model._reducer is not None, "benchmarks of exchanges need two ranks or more"
-        self._reducer = self._model._reducer
+    def __init__(self, sizes: Sequence[int], comm: Communicator, place: Place = HERE) -> None:
+        self._model = DataParallel(place.to(_Parameters(sizes)), comm)
+        self._reducer = self._model._reducer  # None on one rank
         self.transport = self._model.transport
         self.parameters = list(self._model.module.parameters())
-        for group in self._reducer.groups:
+        for group in self._model._groups:
             group.flat[...] = 0.01 * (comm.rank + 1)
 
     def _arrive(self) -> None:
         """As if a backward had written all gradients."""
-        for placement in self._reducer.placements:
-            placement.group.state = State.LOCAL
-            placement.hold()
-            placement.home.bump()
+        for group in self._model._groups:
+            group.state = State.LOCAL
+            for placement in group.placements:
+                placement.hold()
+                placement.home.bump()
 
     def exchange(self) -> None:
-        """Turn the gradients into their mean over the ranks, and nothing else."""
+        """Turn the gradients into their mean over the ranks, and nothing else; there are two or more."""
+        assert self._reducer is not None
         exchange = self._reducer.exchange
         exchange.begin(None, 0.0)
         for bucket in self._reducer.buckets:
@@ -71,29 +70,11 @@ class Gradients:
         exchange.finish()
 
     def reduce(self) -> None:
-        """The whole of what follows a backward: exchange, and agreement on what was used."""
+        """The whole of what follows a backward: exchange, and agreement on what was used; on one rank, nothing."""
         self._arrive()
-        reduce_nothing(self._reducer)
+        if self._reducer is not None:
+            reduce_nothing(self._reducer)
 
     def close(self) -> None:
         """Give communicators back; collective."""
         self._model.close()
-
-
-@contextmanager
-def torch_ranks(comm: Communicator) -> Iterator[Any]:
-    """torch with a gloo process group of the ranks of `comm`, one thread each. Collective."""
-    import torch
-    import torch.distributed as group
-
-    torch.set_num_threads(1)
-    folder = tempfile.mkdtemp(prefix="distgrad-bench-") if comm.rank == 0 else ""
-    folder = comm.broadcast_bytes(folder.encode()).decode()
-    try:
-        group.init_process_group("gloo", init_method=f"file://{folder}/store", rank=comm.rank, world_size=comm.size)
-        yield torch
-        comm.barrier()
-        group.destroy_process_group()
-    finally:
-        if comm.rank == 0:
-            shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Whole training steps of small models, timed in parts, beside its peers' on the same numbers.
+"""Whole training steps, timed in parts, beside its peers' on the same numbers, on the host or on a device.
 
     workloads -> trainers (this package's, its peers'), step by step in turn -> times of the slowest rank
 
@@ -7,8 +7,10 @@ Every contestant starts from the same weights and sees the same batches, so that
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,14 @@ from .._tensor.creation import manual_seed
 from ..comm import Communicator
 from ..distributed import DataParallel, ZeroRedundancyOptimizer
 from ..optim import Adam
+from .ceilings import best_product
 from .clock import Sample, measure, show, summarize
-from .peers import Contestant, LeftOut, Peer, invited
+from .peers import Contestant, Peer, invited
+from .place import HERE, Place
 from .surroundings import surroundings
+from .torch_ranks import LeftOut
 from .trainer import COLUMNS, PARTS, Trainer, Waiting
-from .workloads import OURS, WORKLOADS, Workload
+from .workloads import SIZES, WORKLOADS, Batch, Workload
 
 __all__ = ["MODES", "Race", "report", "run"]
 
@@ -31,6 +36,7 @@ MODES = ("replicated", "sharded")  # where the optimizer's state is: whole on ev
 # that visible in the losses within ten steps.
 RATE = 3e-4
 _BATCHES = 32  # different ones; more steps than that see them again
+_BATCH_BYTES = 256 << 20  # of all of them, unless that is less than two
 _WARMUP = 5    # the first steps look for memory, compile, and tell torch's reducer the order of gradients
 _LEAD = 2      # steps before each that is timed: nobody trains with another library's data in the caches
 
@@ -46,6 +52,8 @@ class Race:
         faults: minor page faults in a step, the median; of the rank with most of them.
         clipped: in how many of the measured steps the norm was above 1.
         left_out: the peers that could not take part, and why.
+        kept: bytes that each library had of the device in the end, its cache included; on rank 0, of a GPU.
+        ceiling: how the device multiplies float32 matrices, and by how many TFLOP/s at best; None of the host.
     """
 
     workload: Workload
@@ -59,40 +67,70 @@ class Race:
     clipped: dict[str, int]
     left_out: dict[str, str]
     where: dict[str, str]
+    kept: dict[str, int] = field(default_factory=dict)
+    ceiling: tuple[str, float] | None = None
+
+    def rates(self) -> dict[str, float]:
+        """By contestant, what its products come to in TFLOP/s over the whole step."""
+        return {sample.name: self.workload.flops / sample.median / 1e6 for sample in self.parts["total"]}
 
 
 def run(comm: Communicator, workloads: Sequence[str] = tuple(WORKLOADS), rounds: int = 30,
-        modes: Sequence[str] = ("replicated",), peers: Sequence[str] = (), compile: bool = False) -> Iterator[Race]:
+        modes: Sequence[str] = ("replicated",), peers: Sequence[str] = (), compile: bool = False,
+        place: Place = HERE, size: str = "small") -> Iterator[Race]:
     """Time training steps on all ranks of `comm`, one workload after the other. Collective.
 
     Args:
         workloads: names in WORKLOADS.
         modes: some of MODES, a contestant each.
         peers: 'torch' adds its eager mode: DistributedDataParallel over gloo where there are several ranks,
-            the fused Adam. 'jax' adds a step that is jitted as a whole, on one rank.
+            the fused Adam; over NCCL where each rank has a GPU. 'jax' adds a step that is jitted as a whole, on one
+            rank of the host.
         compile: torch takes part a second time, its module compiled.
+        place: where all of it is computed; batches lie there before. On a GPU parts are timed by events in its queue.
+        size: which of SIZES the workloads are taken from.
     """
-    with threadpool_limits(1), invited(comm, peers, compile) as guests:
-        where = surroundings(comm)
+    with threadpool_limits(1), invited(comm, peers, place, compile) as guests:
+        where = {**surroundings(comm), **place.where}
         for guest in guests:
             where |= guest.where
+        ceiling = None if place.device == "cpu" else _ceiling(comm, place)
         for name in workloads:
-            yield _race(comm, WORKLOADS[name], rounds, modes, guests, where)
+            race = _race(comm, SIZES[size][name], rounds, modes, guests, where, place)
+            for library in (place, *guests):
+                library.release()  # before the next models come, of other sizes
+            yield replace(race, ceiling=ceiling)
+
+
+def _ceiling(comm: Communicator, place: Place) -> tuple[str, float]:
+    """What the device of rank 0 multiplies at best, while the others wait: they may share it. Collective."""
+    found = json.dumps(best_product(place)) if comm.rank == 0 else ""
+    kind, rate = json.loads(comm.broadcast_bytes(found.encode()).decode())
+    return kind, rate
+
+
+def _batches(workload: Workload, stream: np.random.Generator, steps: int) -> list[Batch]:
+    """As many different ones as are wanted, or as a device has room for."""
+    found = [workload.batch(stream)]
+    room = max(2, _BATCH_BYTES // sum(part.nbytes for part in found[0]))
+    return found + [workload.batch(stream) for _ in range(1, min(_BATCHES, steps, room))]
 
 
 def _race(comm: Communicator, workload: Workload, rounds: int, modes: Sequence[str],
-          guests: Sequence[Peer], where: dict[str, str]) -> Race:
-    stream = np.random.default_rng([0, comm.rank])
-    batches = [workload.batch(stream) for _ in range(min(_BATCHES, rounds * (_LEAD + 1) + _WARMUP))]
-    manual_seed(0)
-    state = {name: tensor.numpy().copy() for name, tensor in workload.build(OURS).state_dict().items()}
+          guests: Sequence[Peer], where: dict[str, str], place: Place) -> Race:
+    batches = _batches(workload, np.random.default_rng([0, comm.rank]), rounds * (_LEAD + 1) + _WARMUP)
+    library = place.library()
+    modules = []
+    for _ in modes:
+        manual_seed(0)
+        modules.append(workload.build(library))
+    state = {name: tensor.numpy().copy() for name, tensor in modules[0].state_dict().items()}
     models: list[DataParallel] = []
     trainers: list[Contestant] = []
     left_out = {}
-    for mode in modes:
-        manual_seed(0)
-        models.append(DataParallel(workload.build(OURS), comm))
-        trainers.append(_ours(mode, models[-1], batches))
+    for mode, module in zip(modes, modules, strict=True):
+        models.append(DataParallel(place.to(module), comm))
+        trainers.append(_ours(mode, models[-1], batches, place))
     for guest in guests:
         try:
             trainers.append(guest.contestant(workload, state, batches, RATE))
@@ -103,17 +141,19 @@ def _race(comm: Communicator, workload: Workload, rounds: int, modes: Sequence[s
     mine = np.array([trainer.notes for trainer in trainers])
     notes = np.empty((comm.size, *mine.shape))  # (rank, contestant, step, column)
     comm.allgather(mine, notes)
+    kept = {"distgrad": place.kept(), **{guest.name: guest.kept() for guest in guests}} if place.is_gpu else {}
     for model in models:
         model.close()
-    return _judged(workload, [t.name for t in trainers], notes, sum(a.size for a in state.values()), left_out, where)
+    race = _judged(workload, [t.name for t in trainers], notes, sum(a.size for a in state.values()), left_out, where)
+    return replace(race, kept=kept)
 
 
-def _ours(mode: str, model: Any, batches: list[tuple[np.ndarray, np.ndarray]]) -> Trainer:
-    waiting = Waiting(model) if model.comm.size > 1 else None
+def _ours(mode: str, model: Any, batches: list[Batch], place: Place) -> Trainer:
+    waiting = Waiting(model, place.clock) if model.comm.size > 1 else None
+    name, optimizer = "distgrad", Adam
     if mode == "sharded":
-        optimizer: Any = ZeroRedundancyOptimizer(model.parameters(), Adam, lr=RATE)
-        return Trainer("distgrad sharded", OURS, model, optimizer, batches, waiting)
-    return Trainer("distgrad", OURS, model, Adam(model.parameters(), lr=RATE), batches, waiting)
+        name, optimizer = "distgrad sharded", partial(ZeroRedundancyOptimizer, optimizer_class=Adam)
+    return Trainer(name, place.library(), model, optimizer(model.parameters(), lr=RATE), batches, waiting, place.clock)
 
 
 def _judged(workload: Workload, names: list[str], notes: np.ndarray, parameters: int,
@@ -143,10 +183,13 @@ def report(race: Race) -> None:
     workload = race.workload
     title = f"step: {workload.name}, {race.ranks} rank{'s' * (race.ranks > 1)}"
     print(f"{title}: {workload.text} a rank, {race.parameters:,} parameters")
-    facts = {"workload": workload.name, "ranks": race.ranks, "parameters": race.parameters}
+    facts = {"workload": workload.name, "text": workload.text, "ranks": race.ranks, "parameters": race.parameters}
+    rates = race.rates()
     for part, samples in race.parts.items():
         more = {} if part != "total" else {"loss_difference": race.differences, "page_faults": race.faults,
-                                           "clipped": race.clipped, "left_out": race.left_out, **race.where}
+                                           "clipped": race.clipped, "left_out": race.left_out, "kept": race.kept,
+                                           "flops": workload.flops, "tflops": rates, "ceiling": race.ceiling,
+                                           **race.where}
         show(f"{title}: {part}", samples, scale=1000, unit="ms", part=part, **facts, **more)
     first, *others = race.losses
     curve = race.losses[first]
@@ -155,4 +198,12 @@ def report(race: Race) -> None:
     print("  page faults a step: " + ", ".join(f"{name} {count:g}" for name, count in race.faults.items()))
     print("  norms above 1, clipped: " + ", ".join(f"{name} {count} of {race.rounds}"
                                                    for name, count in race.clipped.items()))
+    if race.ceiling is not None:
+        kind, best = race.ceiling
+        print(f"  products, {workload.flops / 1e12:.3g} TFLOP a step: " + ", ".join(
+            f"{name} {rate:.3g} TFLOP/s, {rate / best:.0%} of the device's {best:.3g} ({kind})"
+            for name, rate in rates.items()))
+    if race.kept:
+        print("  memory kept of the device: " + ", ".join(f"{name} {size / 2**30:.2f} GiB"
+                                                          for name, size in race.kept.items()))
     print("".join(f"  {name} {why}\n" for name, why in race.left_out.items()), end="", flush=True)

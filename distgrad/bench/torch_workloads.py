@@ -1,58 +1,40 @@
 """torch's side of a training step: the twin of a model, with its numbers, and what torch's users wrap around it.
 
-torch is imported when a peer is asked for, never by importing this file.
+It is handed torch, and the device that models and batches lie on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..comm import Communicator
-from .ranks import torch_ranks
 from .workloads import Library, Workload
 
-__all__ = ["adam", "compiled", "library", "replicated", "torch_peer", "twin"]
+__all__ = ["adam", "compiled", "library", "replicated", "twin"]
 
 
-@contextmanager
-def torch_peer(comm: Communicator) -> Iterator[Any]:
-    """torch on one thread, with a process group if there are several ranks. Collective."""
-    if comm.size > 1:
-        with torch_ranks(comm) as torch:
-            yield torch
-        return
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield torch
-    finally:
-        torch.set_num_threads(threads)
+def library(torch: Any, device: str = "cpu") -> Library:
+    """torch's names for models, with tensors on the device."""
+    return Library(torch.nn, torch.nn.functional, partial(torch.arange, device=device),
+                   lambda array: torch.from_numpy(array).to(device))
 
 
-def library(torch: Any) -> Library:
-    """torch's names for models."""
-    return Library(torch.nn, torch.nn.functional, torch.arange, torch.from_numpy)
-
-
-def twin(torch: Any, workload: Workload, state: Mapping[str, np.ndarray]) -> Any:
+def twin(torch: Any, workload: Workload, state: Mapping[str, np.ndarray], device: str = "cpu") -> Any:
     """The workload's model in torch, with copies of these numbers.
 
     Raises:
         RuntimeError: names or shapes of the state differ from the twin's.
     """
-    module = workload.build(library(torch))
+    module = workload.build(library(torch, device))
     module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.items()})
-    return module
+    return module.to(device)
 
 
-def compiled(torch: Any, module: Any, x: np.ndarray, y: np.ndarray) -> Any:
-    """The module compiled by torch, forward and backward, which this batch goes through once.
+def compiled(torch: Any, module: Any, x: Any, y: Any) -> Any:
+    """The module compiled by torch, forward and backward, which this batch of tensors goes through once.
 
     Raises whatever torch's compiler does where it cannot.
     """
@@ -61,7 +43,7 @@ def compiled(torch: Any, module: Any, x: np.ndarray, y: np.ndarray) -> Any:
     torch._dynamo.reset()  # else it counts the models that were compiled before, and gives up after some
     torch._inductor.config.compile_threads = 1  # no processes of its own beside what is measured
     found = torch.compile(module)
-    torch.nn.functional.cross_entropy(found(torch.from_numpy(x)), torch.from_numpy(y)).backward()
+    torch.nn.functional.cross_entropy(found(x), y).backward()
     found.zero_grad()
     return found
 

@@ -6,17 +6,15 @@ It reads the words, starts ranks where none were started, and prints; what is me
 from __future__ import annotations
 
 import argparse
-import importlib
 import importlib.util
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
-from distgrad.bench import modes, op
-from distgrad.bench.clock import show
 from distgrad.bench.record import draw_steps, read, recorded
+from distgrad.cli.benchmarks import ALONE, BODIES, LEAST, SIZES, check_device, counts, peers
 from distgrad.cli.launcher import Job
 from distgrad.cli.registry import CommandError, command
 from distgrad.cli.run import start
@@ -27,18 +25,17 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
-_SIZES = {"allreduce": "bytes", "update": "parameters"}  # and what their sizes are
-_ALONE = ("modes", "op")  # on one rank
-_LEAST = {"allreduce": 2, "update": 2, "step": 1, "overlap": 2, "loader": 1, "checkpoint": 1}  # ranks
-_ROUNDS = {"modes": 100, "op": 100, "checkpoint": 5}  # otherwise 30
+_ROUNDS = {"modes": 100, "op": 100, "checkpoint": 5, "ceilings": 10}  # otherwise 30
 _ONE_THREAD = ("step", "overlap", "loader", "checkpoint")  # they compute, and a rank computes on one core
 _TEXTS = {"modes": "what recording costs, a chain of small operations", "op": "what one small operation costs, and its "
           "backward", "allreduce": "one buffer summed over ranks",
-          "update": "mean, norm, clip and Adam", "step": "training steps of small models, in parts",
+          "update": "mean, norm, clip and Adam", "step": "training steps, in parts",
+          "ceilings": "what a device can do at best: copies, and products of matrices",
           "overlap": "how much of an exchange a backward hides",
           "loader": "how long a training step waits for its batch",
           "checkpoint": "what saving a sharded training state costs training"}
 _NO_PEER = ("overlap", "loader", "checkpoint")
+_ON_THE_HOST = ("checkpoint",)
 _NOT_PASSED_ON = ("command", "name", "ranks", "jsonl", "plot")
 
 
@@ -51,14 +48,21 @@ def _configure(parser: argparse.ArgumentParser) -> None:
         each.add_argument("--jsonl", metavar="FILE", help="append the JSON lines to this file too")
         if name not in (*_NO_PEER, "step"):
             each.add_argument("--peer", choices=("torch",), help="measure this one in the same rounds")
-        if name in _LEAST:
+        if name not in _ON_THE_HOST:
+            each.add_argument("--device", choices=("cpu", "strict", "cuda"), default="cpu", help="where it is "
+                              "computed; on cuda, ranks take the devices of their machine in turn (default: cpu)")
+        if name in LEAST:
             each.add_argument("-n", "--ranks", default="1,2" if name == "step" else "2", metavar="N,M", help="how many "
                               "ranks to start, one job after the other, unless a launcher did (default: %(default)s)")
-        if name in _SIZES:
-            each.add_argument("--sizes", metavar="A,B", help=f"in {_SIZES[name]}")
+        if name in SIZES:
+            each.add_argument("--sizes", metavar="A,B", help=f"in {SIZES[name]}")
     found["modes"].add_argument("--length", type=int, default=1000, help="operations in the chain (default: 1000)")
-    step, overlap = found["step"], found["overlap"]
+    ceilings, step, overlap = found["ceilings"], found["step"], found["overlap"]
+    ceilings.add_argument("--copies", metavar="A,B", help="in bytes")
+    ceilings.add_argument("--products", metavar="N,M", help="of n x n matrices")
     step.add_argument("--workload", metavar="A,B", help="which models (default: all)")
+    step.add_argument("--size", choices=("small", "large"), default="small", help="of the models: for a core, or to "
+                      "fill a GPU (default: small)")
     step.add_argument("--mode", default="replicated", metavar="A,B", help="where the optimizer's state is: replicated, "
                       "sharded or both (default: replicated)")
     step.add_argument("--peer", metavar="A,B", help="measure these in the same rounds: torch, jax (on one rank), both")
@@ -67,7 +71,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     overlap.add_argument("--workload", metavar="A,B", help="which models (default: a synthetic one)")
     overlap.add_argument("--megabytes", type=float, help="gradients of the synthetic model (default: 16)")
     overlap.add_argument("--ratio", type=float, help="how long its backward computes, over the exchange (default: 1)")
-    overlap.add_argument("--transport", choices=("auto", "shared", "mpi"), default="auto", help="(default: auto)")
+    overlap.add_argument("--transport", choices=("auto", "nccl", "shared", "mpi"), default="auto", help="nccl: "
+                         "from GPU to GPU (default: auto)")
     loader = found["loader"]
     loader.add_argument("--source", metavar="A,B", help="where samples lie: tensors, npy (default: both)")
     loader.add_argument("--workers", metavar="N,M", default="0,2", help="how many read ahead (default: %(default)s)")
@@ -90,19 +95,23 @@ def bench(args: argparse.Namespace) -> int:
     """
     if args.rounds < 1:
         raise CommandError("--rounds must be at least 1")
-    if "torch" not in _peers(args) and getattr(args, "compile", False):
+    if "torch" not in peers(args) and getattr(args, "compile", False):
         raise CommandError("--compile is about torch's modules: it goes with --peer torch")
-    if args.name in _ALONE:
+    body = (ALONE.get(args.name) or BODIES[args.name])(args)
+    if args.name not in _ON_THE_HOST:
+        check_device(args.device)
+    if args.name in ALONE:
+        from distgrad.comm import SelfCommunicator
+
         with _kept(args) as file, recorded(file):
-            (_modes if args.name == "modes" else _op)(args)
+            body(SelfCommunicator())
         return 0
-    body = _BODIES[args.name](args)
     if launcher() is None:
-        counts = _counts(args.ranks, args.name)
+        ranks = counts(args.ranks, args.name)
         with _kept(args) as file:
-            return _start(counts, args, body, file)
+            return _start(ranks, args, body, file)
     comm = _world()
-    if comm.size < _LEAST[args.name]:
+    if comm.size < LEAST[args.name]:
         raise CommandError(f"{args.name} is between ranks, and there is only one")
     if comm.rank > 0:
         body(comm)
@@ -114,7 +123,11 @@ def bench(args: argparse.Namespace) -> int:
 
 def _start(counts: Sequence[int], args: argparse.Namespace, body: Callable[[Communicator], None],
            file: str | None) -> int:
-    """Run on each number of ranks in turn: on one here, pinned as a rank is, on several in a job of their own."""
+    """Run on each number of ranks in turn: on one here, on several in a job of their own.
+
+    What computes on the host is pinned, one here as a rank is; on a GPU, libraries have threads that help the host.
+    """
+    on_gpu = getattr(args, "device", "cpu") == "cuda"
     words = ["-m", "distgrad", "bench", args.name]
     for name, value in vars(args).items():
         if name not in _NOT_PASSED_ON and value is not None and value is not False:
@@ -124,10 +137,10 @@ def _start(counts: Sequence[int], args: argparse.Namespace, body: Callable[[Comm
         if ranks == 1:
             from distgrad.bench.surroundings import one_core
 
-            with one_core(), recorded(file):
+            with nullcontext() if on_gpu else one_core(), recorded(file):
                 body(_world())
             continue
-        code = start(Job(ranks, tuple(words), threads=1 if args.name in _ONE_THREAD else None))
+        code = start(Job(ranks, tuple(words), threads=1 if args.name in _ONE_THREAD and not on_gpu else None))
         if code:
             return code
     return 0
@@ -167,168 +180,3 @@ def _world() -> Communicator:
     from distgrad.distributed import world
 
     return world()
-
-
-# -- what each benchmark's words mean: a function to be called with the ranks' communicator
-
-def _modes(args: argparse.Namespace) -> None:
-    if args.length < 2:
-        raise CommandError("--length must be at least 2")
-    samples = modes.run(args.length, args.rounds, args.peer)
-    show(f"modes: one operation of a chain of {args.length}, 10 elements", samples, scale=args.length)
-
-
-def _op(args: argparse.Namespace) -> None:
-    for name, samples in op.run(args.rounds, args.peer):
-        show(f"op: {name}, 10 elements (matmul: 3 x 3)", samples, scale=op.repeats())
-
-
-def _sized(args: argparse.Namespace) -> Callable[[Communicator], None]:
-    sizes = _numbers("--sizes", args.sizes)
-
-    def body(comm: Communicator) -> None:
-        benchmark = importlib.import_module(f"distgrad.bench.{args.name}")
-        for size, samples in benchmark.run(sizes or benchmark.SIZES, args.rounds, args.peer):
-            if comm.rank == 0:
-                show(f"{args.name}: {size:,} {_SIZES[args.name]}, {comm.size} ranks", samples, size=size,
-                     ranks=comm.size)
-
-    return body
-
-
-def _step(args: argparse.Namespace) -> Callable[[Communicator], None]:
-    from distgrad.bench import step
-    from distgrad.bench.surroundings import tell
-    from distgrad.bench.workloads import WORKLOADS
-
-    workloads = _names("--workload", args.workload, WORKLOADS) or tuple(WORKLOADS)
-    chosen = _names("--mode", args.mode, step.MODES)
-    peers = _peers(args)
-
-    def body(comm: Communicator) -> None:
-        for number, race in enumerate(step.run(comm, workloads, args.rounds, chosen, peers, args.compile)):
-            if comm.rank == 0:
-                if number == 0:
-                    tell(race.where)
-                step.report(race)
-
-    return body
-
-
-def _overlap(args: argparse.Namespace) -> Callable[[Communicator], None]:
-    from distgrad.bench import overlap
-    from distgrad.bench.surroundings import tell
-    from distgrad.bench.workloads import WORKLOADS
-
-    workloads = _names("--workload", args.workload, WORKLOADS)
-    settings = {name: value for name in ("megabytes", "ratio") if (value := getattr(args, name)) is not None}
-    for name, value in settings.items():
-        if workloads:
-            raise CommandError(f"--{name} is of the synthetic model; leave it or --workload out")
-        if not 0 < value < float("inf"):
-            raise CommandError(f"--{name} {value:g}: give a number above 0")
-    if args.hook and args.transport == "shared":
-        raise CommandError("--hook is about what is sent: it goes with --transport auto or mpi")
-    hook = (args.hook, _hook(args.hook)) if args.hook else None
-
-    def body(comm: Communicator) -> None:
-        for number, workload in enumerate(workloads or (overlap.SYNTHETIC,)):
-            found = overlap.run(comm, workload, transport=args.transport, hook=hook, rounds=args.rounds, **settings)
-            if comm.rank == 0:
-                if number == 0:
-                    tell(found.where)
-                overlap.report(found)
-
-    return body
-
-
-def _checkpoint(args: argparse.Namespace) -> Callable[[Communicator], None]:
-    for name in ("parameters", "steps"):
-        if getattr(args, name) < 1:
-            raise CommandError(f"--{name} must be at least 1")
-    if args.folder and not os.access(args.folder, os.W_OK):
-        raise CommandError(f"--folder {args.folder}: it is not there or cannot be written to")
-
-    def body(comm: Communicator) -> None:
-        from distgrad.bench import checkpoint
-        from distgrad.bench.surroundings import tell
-        from distgrad.checkpoint import Checkpointer
-
-        found = checkpoint.run(comm, lambda folder, comm: Checkpointer(folder, keep=1, comm=comm), args.parameters,
-                               args.steps, args.folder, args.rounds)
-        if comm.rank == 0:
-            tell(found.where)
-            checkpoint.report(found)
-
-    return body
-
-
-def _hook(name: str) -> Callable[..., Any]:
-    hooks = importlib.import_module("distgrad.distributed.hooks")
-    found: Callable[..., Any] | None = getattr(hooks, f"{name}_compress_hook", None)
-    if found is None:
-        ending = "_compress_hook"
-        known = ", ".join(n.removesuffix(ending) for n in hooks.__all__ if n.endswith(ending)) or "none"
-        raise CommandError(f"--hook {name}: distgrad.distributed.hooks has no {name}{ending} (there is: {known})")
-    return found
-
-
-def _loader(args: argparse.Namespace) -> Callable[[Communicator], None]:
-    from distgrad.bench import loader
-    from distgrad.bench.surroundings import tell
-
-    sources = _names("--source", args.source, loader.SOURCES) or loader.SOURCES
-    workers = _numbers("--workers", args.workers, least=0)
-    if args.length < 1:
-        raise CommandError("--length must be at least 1")
-
-    def body(comm: Communicator) -> None:
-        fed = loader.run(comm, sources, workers, args.worker, args.length, args.rounds)
-        if comm.rank == 0:
-            tell(fed.where)
-            loader.report(fed)
-
-    return body
-
-
-_BODIES = {"allreduce": _sized, "update": _sized, "step": _step, "overlap": _overlap, "loader": _loader,
-           "checkpoint": _checkpoint}
-
-
-# -- words
-
-def _names(option: str, text: str | None, known: Sequence[str] | dict[str, Any]) -> tuple[str, ...]:
-    found = tuple(dict.fromkeys(text.split(","))) if text else ()
-    for name in found:
-        if name not in known:
-            raise CommandError(f"{option} {name}: choose among {', '.join(known)}, separated by commas")
-    return found
-
-
-def _peers(args: argparse.Namespace) -> tuple[str, ...]:
-    """The libraries to measure beside, all of them installed."""
-    from distgrad.bench.peers import PEERS
-
-    found = _names("--peer", getattr(args, "peer", None), PEERS)
-    for peer in found:
-        if importlib.util.find_spec(peer) is None:
-            raise CommandError(f"--peer {peer}: it is not installed here")
-    return found
-
-
-def _numbers(option: str, text: str | None, least: int = 1) -> list[int]:
-    try:
-        found = [int(word) for word in text.split(",")] if text else []
-    except ValueError:
-        found = [least - 1]
-    if any(number < least for number in found):
-        raise CommandError(f"{option} {text}: give whole numbers above {least - 1}, separated by commas")
-    return found
-
-
-def _counts(text: str, name: str) -> list[int]:
-    counts = _numbers("-n", text)
-    for count in counts:
-        if count < _LEAST[name]:
-            raise CommandError(f"-n {count}: {name} is between ranks, at least {_LEAST[name]}")
-    return counts

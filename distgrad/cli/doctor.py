@@ -1,6 +1,6 @@
 """`distgrad doctor`: what is installed here, what fits together, and what to do where it does not.
 
-It owns the order of the report and the exit code. What is looked at is in `machine`, without MPI,
+It owns the order of the report and the exit code. What is looked at is in `machine` and `gpus`, without MPI,
 and in `world`; nothing is changed.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from distgrad.cli import machine, world
+from distgrad.cli import gpus, machine, world
 from distgrad.cli.finding import Finding
 from distgrad.cli.registry import CommandError, command
 from distgrad.config import launcher
@@ -38,14 +38,14 @@ def doctor(args: argparse.Namespace) -> int:
     elif not here.rank:
         # Asked before MPI starts in this process, as it may not like children afterwards.
         before = [finding for check in _CHECKS for finding in check()]
-        return _report([*before, *(world.together(world.library_path()) or ())])
+        return _report([*before, *(world.together() or ())])
     else:
-        world.together("")
+        world.together()
         return 0
     return _report(finding for findings in (*(check() for check in _CHECKS), ranks) for finding in findings)
 
 
-_CHECKS = (machine.python, machine.arrays, machine.processor, machine.memory, machine.gpus, machine.scheduler,
+_CHECKS = (machine.python, machine.arrays, machine.processor, machine.memory, gpus.gpus, machine.scheduler,
            world.library)
 
 

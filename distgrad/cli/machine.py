@@ -1,11 +1,10 @@
-"""What the doctor finds on this machine without MPI: Python, arrays, cores, memory, GPUs, the scheduler.
+"""What the doctor finds on this machine without MPI: Python, arrays, cores, memory, the scheduler.
 
 Each check yields findings and changes nothing.
 """
 
 from __future__ import annotations
 
-import ctypes.util
 import os
 import platform
 import shutil
@@ -15,14 +14,13 @@ from pathlib import Path
 
 from distgrad.cli.allocation import allocation
 from distgrad.cli.cores import allowed_cores, allowed_cpus
-from distgrad.cli.finding import Finding, ask, first, version
+from distgrad.cli.finding import Finding, ask, version
 from distgrad.cli.registry import CommandError
 from distgrad.config import child_environment, launcher, waiting_tasks
 
-__all__ = ["arrays", "gpus", "memory", "processor", "python", "scheduler"]
+__all__ = ["arrays", "memory", "processor", "python", "scheduler"]
 
 LITTLE = 64 << 20  # bytes of /dev/shm that MPI libraries do not get along with
-DEVICES = Path("/proc/driver/nvidia/gpus")
 SUBMIT = {"Slurm": "sbatch", "PBS": "qsub", "LSF": "bsub", "Flux": "flux"}
 
 
@@ -102,26 +100,6 @@ def _memory() -> tuple[int, int]:
     return total, free
 
 
-def gpus() -> Iterator[Finding]:
-    devices = sorted(DEVICES.glob("*/information"))
-    models = {line.split(":", 1)[1].strip().removeprefix("NVIDIA ")
-              for path in devices for line in _lines(path) if line.startswith("Model:")}
-    cupy = first(("cupy-cuda13x", "cupy-cuda12x", "cupy"))
-    nccl = first(("nvidia-nccl-cu13", "nvidia-nccl-cu12")) or ctypes.util.find_library("nccl") or ""
-    if not devices and not cupy:
-        yield Finding("gpu", "none")
-        return
-    advice = ""
-    if devices and not cupy:
-        advice = 'pip install "distgrad[cuda13]" (or cuda12, as nvidia-smi says) to use them'
-    elif not devices:
-        advice = "cupy is installed, but this node has no NVIDIA device, or the container was not given one"
-    kind = f"{len(devices)} NVIDIA {', '.join(sorted(models))}".rstrip()
-    yield Finding("gpu", f"{kind}, {cupy or 'no cupy'}", advice)
-    yield Finding("nccl", nccl or "none", "" if nccl or len(devices) < 2 else "GPUs of one node will exchange through "
-                  "the host's memory; cupy finds NCCL if nvidia-nccl-cu12 (or -cu13) is installed")
-
-
 def scheduler() -> Iterator[Finding]:
     environment = child_environment()
     here = launcher()
@@ -146,10 +124,3 @@ def scheduler() -> Iterator[Finding]:
     if there == ["Slurm"] and ask("sinfo", "--version") and ask("sinfo") is None:
         yield Finding("slurm", "its commands are here, its controller does not answer",
                       "this node may be no part of the cluster: use a login node")
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:
-        return []

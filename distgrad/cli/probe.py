@@ -1,4 +1,4 @@
-"""What several ranks find out together for the doctor: `python -m distgrad.cli.probe [path of the MPI library]`.
+"""What several ranks find out together for the doctor: `python -m distgrad.cli.probe`.
 
 Started by the doctor, or called by it inside of a world that is there already. Rank 0 has the
 answers; as a program it prints them as one line of JSON behind MARK.
@@ -6,18 +6,14 @@ answers; as a program it prints them as one line of JSON behind MARK.
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import statistics
-import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 from distgrad.cli.cores import allowed_cpus
 from distgrad.comm import Communicator, host, nodes
-from distgrad.comm.mpi import library
+from distgrad.comm.mpi import library, takes_cuda
 from distgrad.comm.shared import node_memory
 from distgrad.comm.topology import world_communicator
 
@@ -28,12 +24,8 @@ SIZES = (1 << 10, 1 << 20, 1 << 25)  # bytes
 LEVELS = ("single", "funneled", "serialized", "multiple")
 
 
-def examine(comm: Communicator, path: str = "") -> dict[str, Any]:
-    """The ranks' nodes, CPUs and threads, how they share memory, and how fast they add up. Collective.
-
-    Args:
-        path: of the MPI library, to ask whether it takes device memory.
-    """
+def examine(comm: Communicator) -> dict[str, Any]:
+    """The ranks' nodes, CPUs and threads, how they share memory, and how fast they add up. Collective."""
     from threadpoolctl import threadpool_info
 
     threads = max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
@@ -45,7 +37,7 @@ def examine(comm: Communicator, path: str = "") -> dict[str, Any]:
     return {"size": comm.size, "ranks": ranks, "nodes": nodes(comm),
             "apart": shared if isinstance(shared, str) else "",  # why the node's ranks share no memory
             "thread level": LEVELS[levels.index(mpi.Query_thread())],
-            "cuda": _takes_device_memory(path), "seconds": [_allreduce(comm, size) for size in SIZES]}
+            "cuda": takes_cuda(), "seconds": [_allreduce(comm, size) for size in SIZES]}
 
 
 def _allreduce(comm: Communicator, nbytes: int) -> float:
@@ -65,31 +57,14 @@ def _allreduce(comm: Communicator, nbytes: int) -> float:
     return max(float(one) for one in found)
 
 
-def _takes_device_memory(path: str) -> bool | None:
-    """Whether the library takes pointers to CUDA memory; None if it does not say."""
-    try:
-        loaded = ctypes.CDLL(path) if path else None
-        if loaded is None:
-            return None
-        query: Callable[..., int]
-        if hasattr(loaded, "MPIX_Query_cuda_support"):
-            query = loaded.MPIX_Query_cuda_support
-            return bool(query())
-        flag = ctypes.c_int(0)
-        query = loaded.MPIX_GPU_query_support
-        return bool(flag.value) if query(0, ctypes.byref(flag)) == 0 else None
-    except (OSError, AttributeError):
-        return None
-
-
-def main(path: str) -> None:
+def main() -> None:
     """Examine the world and have rank 0 print what was found."""
     comm = world_communicator()
-    found = examine(comm, path)
+    found = examine(comm)
     if comm.rank == 0:
         print(MARK + json.dumps(found), flush=True)
     comm.barrier()
 
 
 if __name__ == "__main__":
-    main(os.fspath(sys.argv[1]) if len(sys.argv) > 1 else "")
+    main()

@@ -18,7 +18,7 @@ from distgrad.cli.probe import MARK, SIZES, examine
 from distgrad.cli.registry import CommandError
 from distgrad.cli.starter import Starter, Vendor, choose, find_mpiexec, identify, slurm_pmi, vendor_of
 from distgrad.comm.topology import world_communicator
-from distgrad.config import child_environment
+from distgrad.config import child_environment, config
 
 __all__ = ["library", "library_path", "ranks", "together"]
 
@@ -53,12 +53,12 @@ def library() -> Iterator[Finding]:
 
 def ranks(count: int) -> Iterator[Finding]:
     """Start ranks as `distgrad run` does, and see what they find out together."""
-    environment, path = child_environment(), library_path()
-    if not path:
+    environment = child_environment()
+    if not library_path():
         return
     try:
         starter = choose(environment)
-        line = command_line(Job(count, ("-m", "distgrad.cli.probe", path), runner=()), starter, environment)
+        line = command_line(Job(count, ("-m", "distgrad.cli.probe"), runner=()), starter, environment)
         done = subprocess.run(line.argv, env={**environment, **line.variables}, capture_output=True, text=True,
                               errors="replace", timeout=PATIENCE, stdin=subprocess.DEVNULL)
     except CommandError:
@@ -74,10 +74,10 @@ def ranks(count: int) -> Iterator[Finding]:
         yield from _told(json.loads(answers[0].removeprefix(MARK)), count, starter)
 
 
-def together(path: str) -> list[Finding] | None:
+def together() -> list[Finding] | None:
     """Examine the world that this process is a rank of; the findings on rank 0, None on the others. Collective."""
     comm = world_communicator()
-    found = examine(comm, path)
+    found = examine(comm)
     return list(_told(found, comm.size, None)) if comm.rank == 0 else None
 
 
@@ -102,7 +102,10 @@ def _told(found: dict[str, Any], count: int, starter: Starter | None) -> Iterato
         yield Finding("sharing", "ranks of a node exchange by MPI, not in shared memory", found["apart"])
     elif len(nodes) == 1 and size > 1:
         yield Finding("sharing", "ranks of this node read each other's gradients where they lie")
-    if found["cuda"] is not None:
+    if config.cuda_mpi and found["cuda"] is False:
+        yield Finding("cuda-aware", "no, but DISTGRAD_CUDA_MPI=1 has it given device memory", "take that variable "
+                      "away, or use an MPI that was built with CUDA", bad=True)
+    elif found["cuda"] is not None:
         yield Finding("cuda-aware", "the library takes device memory" if found["cuda"] else
                       "no: device memory goes through the host's")
     yield Finding("allreduce", ", ".join(

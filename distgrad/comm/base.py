@@ -47,13 +47,11 @@ class Communicator(ABC):
         order, current: the number of the last collective, and the description of the one under way.
         ranks_are_processes: whether a rank that raises or hangs has to end the whole job.
         checks_always: whether `checked=False` is ignored.
-        takes_cuda: whether its transport can be given CUDA memory where DISTGRAD_CUDA_MPI=1.
         patient: whether its thread sleeps while it waits, because another one computes on the same core.
     """
 
     ranks_are_processes = False
     checks_always = False
-    takes_cuda = False
     patient = False
     machine = b""
 
@@ -73,6 +71,11 @@ class Communicator(ABC):
     def __repr__(self) -> str:
         state = ", closed" if self.closed else ""
         return f"{type(self).__name__}({self.name!r}, rank {self.rank} of {self.size}{state})"
+
+    @property
+    def takes_cuda(self) -> bool:
+        """Whether its transport can be given CUDA memory, where DISTGRAD_CUDA_MPI=1 says that MPI takes it."""
+        return False
 
     def dup(self) -> Communicator:
         """A communicator of the same ranks whose traffic never meets this one's. Collective."""

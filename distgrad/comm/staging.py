@@ -2,8 +2,9 @@
 
 A collective that is given an array of a device copies it to (pinned) host memory, runs there, and copies the
 result back: an MPI library that does not know devices never gets one's memory. DISTGRAD_CUDA_MPI=1 says that
-MPI knows CUDA; then what only moves data hands it device memory, once the device has written it. Sums over
-ranks are taken in rank order on the host in any case, so their bits are the same.
+MPI knows CUDA; then what only moves data hands it device memory, once the device has written it (where the library
+itself says that it cannot take any, that is an error). Sums over ranks are taken in rank order on the host in any
+case, so their bits are the same.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def takes_device_memory(*written: str, read: tuple[str, ...] = (), moves: bool =
             bound = signature.bind(*args, **kwargs)
             given = bound.arguments
             devices = {name: given[name] for name in (*read, *written) if not on_host(given[name])}
-            if not devices or (moves and args[0].takes_cuda and _ready(devices)):
+            if not devices or (moves and _ready(args[0], devices)):
                 return collective(*args, **kwargs)
             hosts: dict[int, Any] = {}  # a buffer that is sent and received stays one buffer
             for name, array in devices.items():
@@ -58,7 +59,7 @@ def takes_device_memory(*written: str, read: tuple[str, ...] = (), moves: bool =
             result = collective(*bound.args, **bound.kwargs)
             for name in written:
                 if name in devices:
-                    of(devices[name]).fill_from_host(devices[name], hosts[id(devices[name])])
+                    of(devices[name]).fill_from_host(devices[name], hosts[id(devices[name])], non_blocking=True)
             return result
 
         return wrapper  # type: ignore[return-value]
@@ -73,9 +74,13 @@ def _to_host(backend: Backend, array: Any) -> Any:
     return backend.to_host(array, backend.host_memory(array.shape, array.dtype))
 
 
-def _ready(devices: dict[str, Any]) -> bool:
-    """Whether MPI may be given these arrays; what the device still has to write is written then."""
-    if not config.cuda_mpi or any(of(array).name != "cuda" for array in devices.values()):
+def _ready(comm: Any, devices: dict[str, Any]) -> bool:
+    """Whether MPI may be given these arrays; what the device still has to write is written then.
+
+    MPI looks at no stream: it must find the arrays written, and nobody still reading those that it writes. As the
+    whole device is waited for, NCCL has ended there too: the two never work on one device at the same time.
+    """
+    if not config.cuda_mpi or any(of(array).name != "cuda" for array in devices.values()) or not comm.takes_cuda:
         return False
     for array in devices.values():
         of(array).synchronize(of(array).device_of(array))

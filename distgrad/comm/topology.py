@@ -17,7 +17,7 @@ from . import mpi
 from .base import Communicator
 from .single import SelfCommunicator
 
-__all__ = ["host", "local_rank", "node_ranks", "nodes", "world_communicator"]
+__all__ = ["host", "local_rank", "machine", "node_ranks", "nodes", "world_communicator"]
 
 _alone: SelfCommunicator | None = None
 _nodes: WeakKeyDictionary[Communicator, tuple[tuple[int, ...], ...]] = WeakKeyDictionary()
@@ -90,10 +90,15 @@ def nodes(comm: Communicator) -> tuple[tuple[int, ...], ...]:
     return found
 
 
+def machine() -> str:
+    """What tells this machine from others, the same in all of its containers: its boot, or else its name."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return boot.read_text().strip() if boot.exists() else host()
+
+
 def _identity() -> bytes:
-    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
-    parts = [host(), boot.read_text().strip() if boot.exists() else "",
-             str(namespace.readlink()) if namespace.is_symlink() else ""]
+    namespace = Path("/proc/self/ns/pid")
+    parts = [host(), machine(), str(namespace.readlink()) if namespace.is_symlink() else ""]
     return "\n".join(parts).encode()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from .._tensor.creation import from_numpy
 from ..graph.base import TensorBase
 from ..ops.join import stack
+from .pin import room
 from .rows import Parallel, Rows
 
 __all__ = ["default_collate", "default_convert"]
@@ -39,12 +40,12 @@ def default_collate(batch: Sequence[Any]) -> Any:
         _require_same("kinds", batch, lambda sample: "tensor" if isinstance(sample, TensorBase)
                       else type(sample).__name__, TypeError)
         _require_same("shapes", batch, lambda sample: tuple(sample.shape), RuntimeError)
-        return stack(list(batch))
+        return _stacked(batch)
     if isinstance(first, (str, bytes)):
         return list(batch)
     if isinstance(first, (np.ndarray, np.generic)):
         _require_same("shapes", batch, np.shape, RuntimeError)
-        return from_numpy(np.stack(batch))
+        return _stacked(batch)
     if isinstance(first, (int, float, complex)):
         return from_numpy(np.array(batch))
     if isinstance(first, Mapping):
@@ -69,6 +70,18 @@ def default_convert(sample: Any) -> Any:
     if isinstance(sample, (tuple, list)):
         return type(sample)(map(default_convert, sample))
     return sample
+
+
+def _stacked(batch: Sequence[Any]) -> Any:
+    """Tensors or arrays of one shape as one tensor, straight in pinned memory where that is wanted."""
+    tensors = isinstance(batch[0], TensorBase)
+    arrays = [sample.array for sample in batch] if tensors else batch
+    plain = not tensors or not any(sample.requires_grad or not isinstance(sample.array, np.ndarray) for sample in batch)
+    dtypes = {array.dtype for array in arrays}
+    out = room((len(batch), *arrays[0].shape), dtypes.pop()) if plain and len(dtypes) == 1 else None
+    if out is not None:
+        return from_numpy(np.stack(arrays, out=out))
+    return stack(list(batch)) if tensors else from_numpy(np.stack(batch))
 
 
 def _require_same(what: str, batch: Sequence[Any], of: Any, error: type[Exception]) -> None:

@@ -16,7 +16,8 @@ import numpy as np
 from .._tensor.creation import from_numpy
 from ..backend.random import Generator, default_generator
 from ..graph.base import TensorBase
-from .rows import Parallel, Rows, read_rows
+from .pin import room
+from .rows import Parallel, Rows, as_indices, read_rows
 
 __all__ = ["ChainDataset", "ConcatDataset", "Dataset", "IterableDataset", "StackDataset", "Subset", "TensorDataset",
            "random_split"]
@@ -239,7 +240,11 @@ def _take(tensor: Any, indices: np.ndarray) -> Any:
     """Rows of a tensor. Where no graph is to be recorded, the copy is all that there is to do."""
     if tensor.requires_grad or not isinstance(tensor.array, np.ndarray):
         return tensor[indices]
-    return from_numpy(tensor.array.take(indices, 0))
+    array = tensor.array
+    out = room((len(indices), *array.shape[1:]), array.dtype)
+    if out is None:
+        return from_numpy(array.take(indices, 0))
+    return from_numpy(array.take(as_indices(indices, len(array)), 0, out=out, mode="clip"))  # other modes would buffer
 
 
 def _length(dataset: Any) -> int:

@@ -16,6 +16,7 @@ from ..backend.random import Generator
 from .collate import default_collate, default_convert
 from .dataset import IterableDataset
 from .iterator import BatchIterator, Inline, Worker, close
+from .pin import place_for
 from .position import Position
 from .resumable import ResumableSampler, require_count
 from .sampler import BatchSampler, RandomSampler, SequentialSampler
@@ -46,7 +47,9 @@ class DataLoader:
         num_workers: how many read ahead, taking turns batch by batch; 0 reads in the caller's thread. An
             IterableDataset is read by each of them: it asks `get_worker_info()` which part is its own.
         collate_fn: makes a batch of a list of samples; default `default_collate`.
-        pin_memory: torch's; batches are in the host's ordinary memory, and True only says so.
+        pin_memory: make batches in pinned memory of the host, from which `batch.to("cuda", non_blocking=True)` runs
+            beside the computation. Workers do it; so does `batch.pin_memory()` of a collate_fn's own class. Where no
+            CUDA device can be used, a warning says why, and batches lie in ordinary memory.
         drop_last: leave out the last batch if it is shorter (with an IterableDataset, of each worker).
         timeout: seconds that a batch of the workers may take; 0 waits for ever.
         worker_init_fn: called with the worker's number, in the worker, before its first pass.
@@ -58,6 +61,7 @@ class DataLoader:
             the cores that this process may run on. A batch from them is made of tensors, arrays, numbers,
             strings, lists, tuples and dicts. Python's and numpy's own random streams are seeded in processes
             for each pass; threads share them with the program.
+        pin_memory_device: the device that batches are pinned for, 'cuda:1'; default the current one.
 
     Workers end with the pass, when the loop is left early, when the iterator is dropped, and with the
     program. An exception of a worker is raised in the loop, after the batches before it, with a note that
@@ -72,10 +76,13 @@ class DataLoader:
                  num_workers: int = 0, collate_fn: Callable[[Any], Any] | None = None, pin_memory: bool = False,
                  drop_last: bool = False, timeout: float = 0, worker_init_fn: Callable[[int], object] | None = None,
                  *, generator: Generator | None = None, prefetch_factor: int | None = None,
-                 persistent_workers: bool = False, worker: str = "thread") -> None:
+                 persistent_workers: bool = False, worker: str = "thread", pin_memory_device: Any = "") -> None:
         _check_order(dataset, batch_size, shuffle, sampler, batch_sampler, drop_last)
         _check_workers(num_workers, timeout, worker_init_fn, prefetch_factor, persistent_workers, worker)
         _check_rest(collate_fn, generator, pin_memory)
+        self.pin_memory_device = pin_memory_device
+        if pin_memory:
+            pin_memory = _can_pin(pin_memory_device)
         self.iterable = isinstance(dataset, IterableDataset)
         self.dataset = dataset
         self.batch_size = None if batch_sampler is not None else batch_size
@@ -169,7 +176,8 @@ class DataLoader:
 
     def _start(self) -> list[Worker]:
         """New workers for one pass, or for all."""
-        plan = Plan(self.dataset, self.collate_fn, self.single, self.iterable, self.batch_size, self.drop_last)
+        plan = Plan(self.dataset, self.collate_fn, self.single, self.iterable, self.batch_size, self.drop_last,
+                    place_for(self.pin_memory_device) if self.pin_memory else None)
         if not self.num_workers:
             return [Inline(Reader(plan))]
         kind: Any = ThreadWorker
@@ -241,6 +249,14 @@ def _check_rest(collate_fn: Any, generator: Any, pin_memory: Any) -> None:
         raise TypeError(f"generator is a distgrad.Generator, got {type(generator).__name__}")
     if not isinstance(pin_memory, bool):
         raise TypeError(f"pin_memory is True or False, got {pin_memory!r}")
-    if pin_memory:
-        warnings.warn("pin_memory=True: batches lie in ordinary memory of the host, and nothing is pinned", UserWarning,
-                      stacklevel=3)
+
+
+def _can_pin(device: Any) -> bool:
+    """Whether batches can be pinned for this device; a warning says why not."""
+    try:
+        place_for(device)
+    except RuntimeError as error:
+        warnings.warn(f"pin_memory=True: batches lie in ordinary memory of the host, for no device takes them: {error}",
+                      UserWarning, stacklevel=3)
+        return False
+    return True

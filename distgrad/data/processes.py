@@ -16,6 +16,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from multiprocessing import connection as connections
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
@@ -23,8 +24,10 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import get
 from ..graph.modes import no_grad
 from .distributed import this_replica, use_world
+from .pin import pin
 from .wire import IN_FLIGHT, receive, send, widen
 from .worker import Answer, Begin, Plan, Read, Reader, WorkerInfo, serve
 
@@ -59,6 +62,8 @@ class ProcessWorker:
         self._ready = False
         self._waiting: deque[Read] = deque()  # more than the pipe is sure to hold
         self._connection = mine
+        self._pin = plan.pin
+        plan = replace(plan, pin=None)  # here: no worker process touches a device
         self._process = context.Process(target=_main, args=(other, plan, info, init, this_replica()), daemon=True,
                                         name=f"distgrad-data-{info.id}")
         self._id = info.id
@@ -104,8 +109,9 @@ class ProcessWorker:
         if self._waiting:
             order = self._waiting.popleft()
             self._send(["read", order.number, order.place, order.indices])
-        return (kind, value) if kind != "error" else (kind, _revive(f"worker process {self._id} (pid {self.pid})",
-                                                                    value))
+        if kind == "error":
+            return kind, _revive(f"worker process {self._id} (pid {self.pid})", value)
+        return kind, pin(value, self._pin) if kind == "batch" and self._pin is not None else value
 
     def hang_up(self) -> None:
         """Let the process end after what it is reading; does not wait."""
@@ -119,10 +125,17 @@ class ProcessWorker:
         if not connections.wait([self._connection, self._process.sentinel], timeout):
             raise TimeoutError
         try:
-            kind, value = receive(self._connection)
+            kind, value = receive(self._connection, None if self._pin is None else self._pinned_memory)
         except (EOFError, OSError):
             raise self._lost() from None
         return kind, value
+
+    def _pinned_memory(self, size: int) -> np.ndarray:
+        place: Any = self._pin
+        backend = get(place)
+        with backend.using(place):
+            found: np.ndarray = backend.host_memory((size,), "uint8")
+        return found
 
     def _send(self, message: list[Any]) -> None:
         try:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from .pin import room
+
 __all__ = ["Parallel", "Rows", "as_indices", "read_rows", "take_rows"]
 
 
@@ -61,7 +63,7 @@ def read_rows(dataset: Any, indices: Sequence[Any]) -> Sequence[Any]:
     return [dataset[index] for index in indices]
 
 
-def as_indices(indices: Sequence[int], length: int) -> np.ndarray:
+def as_indices(indices: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
     """Indices as an int64 array in [0, length); negative ones count from the end.
 
     Raises:
@@ -83,6 +85,12 @@ def as_indices(indices: Sequence[int], length: int) -> np.ndarray:
 def take_rows(array: Any, indices: np.ndarray) -> np.ndarray:
     """A copy of the rows at these indices (from `as_indices`); of neighbours it is one contiguous read."""
     begin = int(indices[0]) if len(indices) else 0
-    if len(indices) and int(indices[-1]) - begin == len(indices) - 1 and (np.diff(indices) == 1).all():
-        return np.array(array[begin:begin + len(indices)])
-    return np.asarray(array[indices])
+    near = len(indices) and int(indices[-1]) - begin == len(indices) - 1 and (np.diff(indices) == 1).all()
+    out = room((len(indices), *array.shape[1:]), array.dtype)
+    if out is None:
+        return np.array(array[begin:begin + len(indices)]) if near else np.asarray(array[indices])
+    if near:
+        out[...] = array[begin:begin + len(indices)]
+    else:
+        np.take(array, indices, 0, out, "clip")  # they are in range; other modes would buffer
+    return out

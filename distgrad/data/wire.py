@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from typing import Any
@@ -159,8 +160,11 @@ def send(connection: Connection, value: Any, peer: int) -> None:
         os.close(memory)
 
 
-def receive(connection: Connection) -> Any:
+def receive(connection: Connection, memory_for: Callable[[int], np.ndarray] | None = None) -> Any:
     """The next structure from a pipe.
+
+    Args:
+        memory_for: gives memory of so many bytes for what is large, instead of ordinary one.
 
     Raises:
         EOFError, OSError: the other end is gone.
@@ -169,7 +173,8 @@ def receive(connection: Connection) -> Any:
     length, size = (int.from_bytes(message[i:i + 8], "little") for i in (0, 8))
     if not size:
         return decode(json.loads(message[16:16 + length]), bytearray(message[16 + length:]))
-    memory = memoryview(np.empty(size, np.uint8))  # type: ignore[arg-type]
+    array = np.empty(size, np.uint8) if memory_for is None else memory_for(size)
+    memory = memoryview(array)  # type: ignore[arg-type]
     done = 0
     with open(reduction.recv_handle(connection), "rb", buffering=0) as file:
         while done < size:  # one call gives no more than 2 GiB

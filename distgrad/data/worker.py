@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..backend import Device, get
 from ..backend.random import Generator, use_generator
 from .collate import default_collate
+from .pin import pin, pinning
 from .rows import read_rows
 
 __all__ = ["Answer", "Begin", "Plan", "Read", "Reader", "WorkerInfo", "get_worker_info", "serve"]
@@ -59,6 +61,7 @@ class Plan:
 
     Attributes:
         iterable: read the dataset's iterator, `batch_size` at a time; else read it at given indices.
+        pin: the device that batches are pinned for; None leaves them in ordinary memory.
     """
 
     dataset: Any
@@ -67,6 +70,7 @@ class Plan:
     iterable: bool
     batch_size: int | None
     drop_last: bool
+    pin: Device | None = None
 
 
 class Begin(NamedTuple):
@@ -119,6 +123,7 @@ class Reader:
         stream = _Stream([*self._entropy, worker])
         use_generator(stream)
         _info.set(self.info)
+        pinning.set(self._plan.pin)
         if self.info is not None:
             self.info.seed = stream.initial_seed()
             if self._init is not None:
@@ -130,10 +135,19 @@ class Reader:
     def read(self, order: Read) -> Answer:
         """Read one batch. Exceptions are answers too, with a note that says which batch it was."""
         try:
-            return self._context.run(self._next if self._plan.iterable else self._at, order)
+            return self._context.run(self._pinned if self._plan.pin else self._read, order)
         except BaseException as error:  # also SystemExit: a worker that just ended would be waited for
             error.add_note(f"in DataLoader, batch {order.number}{self._samples_of(order)}")
             return "error", error
+
+    def _read(self, order: Read) -> Answer:
+        return self._next() if self._plan.iterable else self._at(order)
+
+    def _pinned(self, order: Read) -> Answer:
+        place: Any = self._plan.pin
+        with get(place).using(place):  # this thread's own device may be another one
+            kind, value = self._read(order)
+            return kind, pin(value, place) if kind == "batch" else value
 
     def _at(self, order: Read) -> Answer:
         plan = self._plan
@@ -143,7 +157,7 @@ class Reader:
         samples = read_rows(plan.dataset, order.indices)
         return "batch", plan.collate_fn(samples if plan.collate_fn is default_collate else list(samples))
 
-    def _next(self, order: Read) -> Answer:
+    def _next(self) -> Answer:
         plan = self._plan
         batch = list(islice(self._samples, 1 if plan.single else plan.batch_size))
         if not batch or (plan.drop_last and len(batch) < (plan.batch_size or 0)):

@@ -16,6 +16,7 @@ from .. import tracing
 from .._typing import Array
 from ..comm import Communicator, Progress, Work
 from ..flat import Group, Placement
+from ..graph.places import beside
 
 __all__ = ["Bucket", "BucketState", "Hook"]
 
@@ -74,12 +75,13 @@ class Bucket:
 
     def close(self) -> None:
         """No gradient may be written any more; where none came, there are zeros."""
-        for placement in self.placements:
-            placement.closed = True
-            if not placement.filled:
-                low = max(self.begin, placement.slot.offset) - self.begin
-                high = min(self.end, placement.slot.offset + placement.slot.size) - self.begin
-                self.send[low:high] = 0
+        with beside((self.send,)):
+            for placement in self.placements:
+                placement.closed = True
+                if not placement.filled:
+                    low = max(self.begin, placement.slot.offset) - self.begin
+                    high = min(self.end, placement.slot.offset + placement.slot.size) - self.begin
+                    self.send[low:high] = 0
         self.state = BucketState.CLOSED
         if tracing.listeners:
             tracing.instant("bucket.launch", bucket=self.index, elements=self.end - self.begin)

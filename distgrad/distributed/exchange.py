@@ -15,13 +15,13 @@ from typing import Any, Protocol
 
 from ..backend import of
 from ..comm import Communicator, Progress, Work
-from ..comm.arguments import sum_dtype
 from ..comm.shared import NodeMemory
 from ..flat import GRID, Group, share
 from .bucket import Bucket
 from .counters import DONE, FILLED
 from .hooks import mean_hook
 from .peers import PeerGradients, Rounds
+from .sums import Sums
 
 __all__ = ["Exchange", "NodeExchange", "WireExchange"]
 
@@ -56,8 +56,7 @@ class WireExchange:
         self.groups = groups
         self.wire = Progress(self.comm)
         self.received = {group: of(group.flat).xp.empty_like(group.flat) for group in groups}
-        self.sums: dict[Group, Any] = {}
-        self.wide: dict[Group, Any] = {}  # sums of gradients whose own dtype is too narrow for them
+        self.sums = {group: Sums(group) for group in groups}
         self.works: list[tuple[Bucket, Work]] = []
         self.weighted = self.more = False
 
@@ -70,12 +69,9 @@ class WireExchange:
         bucket.recv = self.received[bucket.group][bucket.begin:bucket.end]
         bucket.wire = self.wire
         bucket.wants_sum = self.weighted
-        group, wide = bucket.group, sum_dtype(bucket.send.dtype)
-        if self.weighted and wide != bucket.send.dtype:
-            if group not in self.wide:
-                self.wide[group] = of(group.flat).xp.empty(group.layout.size, wide)
-            part = self.wide[group][bucket.begin:bucket.end]
-            part[...] = bucket.send
+        sums = self.sums[bucket.group]
+        if self.weighted and sums.wider:
+            part = sums.part(bucket)
             self.works.append((bucket, bucket.submit(self.comm.allreduce, part, part)))
         else:
             self.works.append((bucket, mean_hook(bucket, self.comm)))
@@ -93,14 +89,8 @@ class WireExchange:
 
     def divide(self, total: float) -> None:
         """After a weighted exchange: the sums so far over the sum of all weights."""
-        for group in self.groups:
-            flat = group.flat
-            summed: Any = self.wide.get(group, flat)
-            sums = self.sums.setdefault(group, of(summed).xp.empty_like(summed))
-            if self.more:
-                of(summed).xp.add(sums, summed, out=summed)
-            sums[...] = summed
-            of(summed).xp.divide(summed, summed.dtype.type(total), out=flat, casting="same_kind")
+        for sums in self.sums.values():
+            sums.divide(total, self.more)
 
     def close(self) -> None:
         """End the thread and give the communicator back; collective."""

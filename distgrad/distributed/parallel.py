@@ -16,21 +16,24 @@ from .._typing import Array
 from ..backend import device_of, of
 from ..comm import nodes
 from ..comm.shared import NodeMemory, node_memory
+from ..comm.staging import on_host
 from ..config import config
 from ..errors import rank_prefix
 from ..flat import GRID, Group, Layout, Placement, State, plan
 from ..graph.base import wrap
 from ..graph.hooks import leaf_hooks
 from ..graph.modes import is_grad_enabled
+from ..graph.places import beside
 from ..nn import Module
 from . import session
+from .alone import AloneExchange
 from .bucket import Hook
 from .control import Flag, NodeControl, WireControl, message_room
-from .exchange import NodeExchange
+from .exchange import Exchange, NodeExchange
 from .reducer import Reducer
 from .staged import staged, standing_in, twin_of
 from .stopping import this_process_was_asked
-from .transport import choose
+from .transport import choose, join_devices
 from .turns import name_of
 from .verify import broadcast_tensors, verify_same
 from .weights import checked_weight
@@ -48,13 +51,16 @@ class DataParallel:
     Args:
         module: the model; its parameters stay where they are, their gradients move to flat memory.
         comm: None for the world, or any mpi4py intracommunicator (it is duplicated). Collective.
-        bucket_bytes: how much is reduced at a time; default DISTGRAD_BUCKET_BYTES, or 4 MiB on one node and 1 MiB
-            between nodes, where the last bucket's way over the network is hidden by nothing.
+        bucket_bytes: how much is reduced at a time; default DISTGRAD_BUCKET_BYTES, or 4 MiB on one node, 1 MiB
+            between nodes, where the last bucket's way over the network is hidden by nothing, and 25 MiB by NCCL,
+            whose sums of little data take as long as those of more.
         overlap: reduce while backward still runs.
-        transport: 'shared' reduces in memory that the ranks of a node share, and between nodes in lanes, one
-            for each rank of a node; 'mpi' sends everything over MPI; 'auto' takes shared memory where every
-            node can have it and the hook, if any, acts between nodes. The attribute says what it came to: 'shared'
-            (one node), 'lanes' or 'mpi'.
+        transport: 'nccl' reduces from device to device, for ranks on CUDA devices of their own; 'shared' in memory
+            that the ranks of a node share, and between nodes in lanes, one for each rank of a node; 'mpi' sends
+            everything over MPI. 'auto' takes NCCL for parameters on devices, if it can be had and there is no hook,
+            else shared memory where every node can have it and the hook, if any, acts between nodes. By all ways but
+            NCCL gradients on a device pass through the host. The attribute says what it came to: 'nccl' (for
+            parameters on devices; any others go their own way), 'shared' (one node), 'lanes' or 'mpi'.
         hook: how a bucket is reduced, `hook(bucket, comm) -> Work`; default the mean in rank order. Those of
             `distributed.hooks` that compress, and others marked with `between_nodes`, act on what is sent between
             nodes and leave 'auto' its choice; any other gets every rank's own gradients, over MPI. What it raises
@@ -68,7 +74,7 @@ class DataParallel:
     Raises:
         TypeError: no Module, or no communicator.
         ValueError: an option that does not exist, or a communicator that is freed or null.
-        RuntimeError: the module is wrapped already.
+        RuntimeError: the module is wrapped already, or the transport that was asked for is not possible here.
         CollectiveMismatchError: the ranks' models differ; names the first parameter that does.
     """
 
@@ -77,8 +83,8 @@ class DataParallel:
                  buffers: str = "broadcast") -> None:
         if not isinstance(module, Module):
             raise TypeError(f"DataParallel wraps an nn.Module, got {type(module).__name__}")
-        if transport not in ("auto", "shared", "mpi"):
-            raise ValueError(f"transport is 'auto', 'shared' or 'mpi', got {transport!r}")
+        if transport not in ("auto", "nccl", "shared", "mpi"):
+            raise ValueError(f"transport is 'auto', 'nccl', 'shared' or 'mpi', got {transport!r}")
         if buffers not in ("broadcast", "local"):
             raise ValueError(f"buffers is 'broadcast' or 'local', got {buffers!r}")
         if nonfinite not in ("propagate", "raise", "skip_step"):
@@ -87,7 +93,7 @@ class DataParallel:
             raise ValueError(f"bucket_bytes is positive, got {bucket_bytes}")
         communicator = as_communicator(comm)
         one_node = len(nodes(communicator)) == 1  # collective: asked on every rank, whatever its options
-        bucket_bytes = bucket_bytes or config.bucket_bytes or (4 << 20 if one_node else 1 << 20)
+        bucket_bytes = bucket_bytes or config.bucket_bytes
         named = [(name, p) for name, p in module.named_parameters() if p.dtype.kind in "fc"]
         for name, p in named:
             if p.placement is not None:
@@ -105,25 +111,32 @@ class DataParallel:
         if buffers == "broadcast":
             broadcast_tensors([b for _, b in module.named_buffers()], communicator)
         kinds = _by_kind(named)
+        devices = join_devices(transport, hook, communicator, kinds)
+        bucket_bytes = bucket_bytes or (25 << 20 if devices else 4 << 20 if one_node else 1 << 20)
         layouts = [plan([(name, p.array) for name, p in members], bucket_bytes) for members in kinds]
-        chosen = choose(transport, hook, communicator, layouts)
+        there = [not on_host(members[0][1].array) for members in kinds]
+        chosen = choose(transport, hook, communicator, layouts, devices, there)
         self.transport = chosen.name
         self._groups: list[Group] = []
         self._twins: dict[Group, Group] = {}  # in host memory, of groups on a device
+        alone = communicator.size == 1 and hook is None
         for members, layout, host in zip(kinds, layouts, chosen.flats.mine, strict=True):
-            flat, twin = twin_of(layout, members[0][1].array, host, label)
+            like = members[0][1].array
+            flat, twin = twin_of(layout, like, None if alone and not on_host(like) else host, label)
             self._groups.append(_place(members, layout, flat, label))
             if twin is not None:
                 self._twins[self._groups[-1]] = twin
         self._reducer: Reducer | None = None
-        if communicator.size > 1 or hook is not None:
+        if not alone:
             own = communicator.dup()
             control = NodeControl(chosen.ground, len(named)) if isinstance(chosen.ground, NodeMemory) \
                 else WireControl(own)
             exchange = staged(chosen.exchange(standing_in(self._groups, self._twins)), self._twins)
             self._reducer = Reducer(self._groups, own, exchange, control, overlap=overlap, nonfinite=nonfinite,
-                                    label=label)
+                                    label=label, collectives=chosen.collectives)
             _connect(self._reducer)
+            for group in self._groups:
+                group.collectives = None if on_host(group.flat) else chosen.collectives
         elif nonfinite != "propagate":
             self._ensure_reducer()
 
@@ -235,9 +248,11 @@ class DataParallel:
             count = sum(len(group.placements) for group in self._groups)
             memory = node_memory(self.comm, message_room(count))
             assert isinstance(memory, NodeMemory)
-            groups = standing_in(self._groups, self._twins)
-            partials = [[of(group.flat).xp.zeros(group.layout.size // GRID)] for group in groups]
-            exchange = staged(NodeExchange(groups, memory, [[group.flat] for group in groups], partials), self._twins)
+            here = [group for group in self._groups if on_host(group.flat)]
+            partials = [[of(group.flat).xp.zeros(group.layout.size // GRID)] for group in here]
+            exchange: Exchange = NodeExchange(here, memory, [[group.flat] for group in here], partials)
+            if len(here) < len(self._groups):
+                exchange = AloneExchange([group for group in self._groups if group not in here], exchange)
             self._reducer = Reducer(self._groups, self.comm.dup(), exchange, NodeControl(memory, count), overlap=False,
                                     nonfinite=self._nonfinite, label=self._groups[0].label)
             _connect(self._reducer)
@@ -263,7 +278,8 @@ class DataParallel:
         if group.peers is None:
             return parameter.grad.clone()
         flat = group.collect()
-        return wrap(placement.slot.view(flat).copy())
+        with beside((flat,)):
+            return wrap(placement.slot.view(flat).copy())
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The module's state_dict, under the module's own names. Collective: buffers come from rank 0."""
@@ -312,7 +328,8 @@ def _place(members: list[tuple[str, Any]], layout: Layout, flat: Array, label: s
         p.grad = None
         p.placement = Placement(group, slot, wrap, weakref.ref(p))
         if before is not None:
-            p.grad = before
+            with beside((flat,)):
+                p.grad = before
     return group
 
 

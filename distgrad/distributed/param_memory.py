@@ -1,7 +1,8 @@
 """Where the parameters of a sharded optimizer lie: one copy on each node, or one a rank.
 
 Tensors see it read-only; the owner of a share writes through the array that this module holds. On one node
-that is all; between nodes, lanes carry what each has written to the others.
+that is all; between nodes, lanes carry what each has written to the others. On devices each rank has a copy, and
+the owners' parts go to the others from device to device where the gradients do, else by way of the host.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ..comm.shared import NodeMemory, node_memory
 from ..comm.staging import on_host
 from ..errors import rank_prefix
 from ..flat import Group, Layout
+from ..graph.places import beside
 
 __all__ = ["ParamMemory"]
 
@@ -48,8 +50,9 @@ class ParamMemory:
                 self.flat = of(group.flat).xp.zeros(layout.size, layout.dtype)
         self._published = 0
         if first or self._shared is None:
-            for placement in group.placements:
-                placement.slot.view(self.flat)[...] = placement.leaf.array
+            with beside((self.flat,)):
+                for placement in group.placements:
+                    placement.slot.view(self.flat)[...] = placement.leaf.array
         self._barrier()
         self._rebind(self.flat, read_only=True)
 
@@ -91,8 +94,12 @@ class ParamMemory:
 
     def publish(self) -> None:
         """Every rank has written what it owns: all see all of it. Collective."""
+        if self._on_devices():
+            self._spread(self.flat)
+            return
         if self._shared is None:
-            self.flat[...] = self.gather(self._taken([self.rank]))
+            with beside((self.flat,)):
+                self.flat[...] = self.gather(self._taken([self.rank]))
             return
         self._barrier()
         if self._lanes is not None:
@@ -119,23 +126,44 @@ class ParamMemory:
         parts = [self.flat[begin:end] for rank in ranks for begin, end in self.group.owned[rank]]
         return of(self.flat).xp.concatenate(parts) if parts else self.flat[:0].copy()
 
+    def _on_devices(self) -> bool:
+        """Whether the ranks' devices speak to each other; not after the model was closed. The same on every rank."""
+        return self.group.collectives is not None and self.group.collectives.usable
+
+    def _spread(self, whole: Any) -> None:
+        """Each rank's part of an array goes to all others, in order with what the device computes; no host waits."""
+        collectives = self.group.collectives
+        collectives.all_gather(whole, self.group.owned)
+        collectives.wait()
+        collectives.check()
+
     def gather(self, mine: Any) -> Any:
         """All ranks' arrays over what they own, put where it belongs in the whole. Collective."""
-        gathered = of(mine).xp.empty(self.group.layout.size, mine.dtype)
-        sizes = [sum(end - begin for begin, end in ranges) for ranges in self.group.owned]
-        self.comm.allgatherv(mine, gathered, sizes)
-        return self.group.in_place_of_owners(gathered)
+        with beside((self.flat,)):
+            gathered = of(mine).xp.empty(self.group.layout.size, mine.dtype)
+            if self._on_devices():
+                at = 0
+                for begin, end in self.group.owned[self.rank]:
+                    gathered[begin:end] = mine[at:at + end - begin]
+                    at += end - begin
+                self._spread(gathered)
+                return gathered
+            sizes = [sum(end - begin for begin, end in ranges) for ranges in self.group.owned]
+            self.comm.allgatherv(mine, gathered, sizes)
+            return self.group.in_place_of_owners(gathered)
 
     def open(self) -> None:
         """Give every rank a private, writable copy of the parameters."""
-        self._draft = self.flat.copy()
+        with beside((self.flat,)):
+            self._draft = self.flat.copy()
         self._rebind(self._draft, read_only=False)
 
     def take_and_close(self) -> None:
         """Take each owner's share of its copy, and show the result read-only. Collective."""
         self.meet()
-        for begin, end in self.group.owned[self.rank]:
-            self.flat[begin:end] = self._draft[begin:end]
+        with beside((self.flat,)):
+            for begin, end in self.group.owned[self.rank]:
+                self.flat[begin:end] = self._draft[begin:end]
         del self._draft
         self.publish()
         self._rebind(self.flat, read_only=True)

@@ -14,11 +14,12 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from ..backend import of
+from ..backend import Collectives, of
 from ..comm import Communicator
-from ..errors import rank_prefix
+from ..errors import CommError, rank_prefix
 from ..flat import Group, Placement, State, not_finite
 from ..graph.engine import Run
+from ..graph.places import beside
 from .bucket import Bucket
 from .control import Control, Flag, Kind, Report, compare
 from .exchange import Exchange
@@ -47,10 +48,11 @@ class Reducer:
     """
 
     def __init__(self, groups: Sequence[Group], comm: Communicator, exchange: Exchange, control: Control, *,
-                 overlap: bool, nonfinite: str, label: str) -> None:
+                 overlap: bool, nonfinite: str, label: str, collectives: Collectives | None = None) -> None:
         """
         Args:
             comm: the reducer's own; it closes it.
+            collectives: those among devices, if the exchange takes them.
         """
         self.index = _created()
         self.label = label
@@ -60,6 +62,7 @@ class Reducer:
         self.overlap = overlap
         self.comm = comm
         self.control = control
+        self.collectives = collectives
         self.buckets: list[Bucket] = []
         self._of: dict[Placement, list[Bucket]] = {}
         for group in self.groups:
@@ -124,7 +127,8 @@ class Reducer:
         for group in self.groups:
             group.sums_elsewhere = self._weight is not None
             if group.state is State.REDUCED:
-                group.begin_round()
+                with beside((group.flat,)):
+                    group.begin_round()
         if problem is not None:
             raise problem
 
@@ -168,17 +172,29 @@ class Reducer:
     def finish(self) -> None:
         """Wait for all buckets, learn which parameters any rank used, and give them their mean.
 
+        The message is heard after the exchange has ended or, on devices, is queued on all ranks; see
+        [Note: collectives on devices] in nccl_exchange.
+
         Raises:
             RankFailedError: another rank's backward raised, or was of another kind than this one's.
+            CommError: this rank's device can exchange nothing any more.
         """
+        lost = self._look_at_device()
+        heard = False
         try:
-            self.control.say(self._report())
+            self.control.say(self._report(lost))
             self.exchange.finish()
             self.reports = reports = self.control.hear()
+            heard = not any(report.flags & Flag.LOST for report in reports)
+            if lost is not None:
+                raise lost
             compare(reports, self.comm.rank, self.label)
         except BaseException:
+            if self.collectives is not None and not heard:  # a sum may be queued that never ends
+                self.collectives.abort()
             for group in self.groups:
-                group.give_up_round()
+                with beside((group.flat,)):
+                    group.give_up_round()
             raise
         finally:
             for bucket in self.buckets:
@@ -189,7 +205,8 @@ class Reducer:
                 self.weights.total += report.weight
             self.exchange.divide(self.weights.total or 1.0)
         for group in self.groups:
-            group.end_round()
+            with beside((group.flat,)):
+                group.end_round()
         self._hand_out([report.bits for report in reports])
         for group in self.groups:
             if not group.live:
@@ -210,10 +227,22 @@ class Reducer:
         for placement in self.placements:
             placement.assign(placement.leaf, None)
 
-    def _report(self) -> Report:
+    def _look_at_device(self) -> CommError | None:
+        """What has failed between the devices, as far as this one knows by now."""
+        if self.collectives is not None:
+            try:
+                self.collectives.check()
+            except CommError as error:
+                self._error = self._error or f"{type(error).__name__}: {error}"
+                return error
+        return None
+
+    def _report(self, lost: CommError | None) -> Report:
         kind = _PLAIN if self._weight is None else _WEIGHTED
         bits = bytes([_HAS * p.filled | _LATE * (p.late is not None) for p in self.placements])
         flags = self.flags | _STOP if this_process_was_asked() else self.flags
+        if lost is not None:
+            flags |= Flag.LOST
         return Report(kind, flags, self._weight or 0.0, time.perf_counter() - self._since, self._mark(),
                       self._error, bits)
 
@@ -231,7 +260,8 @@ class Reducer:
             together |= int.from_bytes(each, "little")
         for placement, has in zip(self.placements, together.to_bytes(len(self.placements), "little"), strict=True):
             if has & _LATE:
-                self._reduce_late(placement)
+                with beside((placement.home,)):
+                    self._reduce_late(placement)
             if has:
                 placement.hold()
             placement.filled = False

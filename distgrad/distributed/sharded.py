@@ -3,7 +3,8 @@
 Shares cut through tensors on the grid, so they balance exactly. The update is the very rule that the
 ordinary optimizer applies to whole parameters, run over stretches of flat memory. On one node the
 parameters are one copy that all ranks map: the owner writes its share in place, and there is nothing to
-gather. `param_memory` says where the parameters lie.
+gather. On devices gradients stay replicated, as in torch's class of this name; what is divided is the state and
+the work. `param_memory` says where the parameters lie.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Any
 
 from ..backend import get, of
 from ..errors import rank_prefix
-from ..flat import Group, Slot, State
+from ..flat import Group, Slot, State, operand
 from ..graph.base import wrap
 from ..graph.modes import enable_grad
+from ..graph.places import beside
 from ..optim import Optimizer
 from .param_memory import ParamMemory
 from .share import ShardedArray, Share
@@ -32,6 +34,10 @@ class ZeroRedundancyOptimizer:
     every rank would race with the others'. Write inside `with opt.writable():`. Raw arrays that were taken
     from the parameters before are no longer theirs.
 
+    On CUDA devices every rank keeps all parameters and all reduced gradients, and a share of the state. After a step
+    the parameters go from device to device where the gradients do (`dp.transport == 'nccl'`), in order with what the
+    device computes, so that no host waits; otherwise by way of the host.
+
     Args:
         params: as for the optimizer.
         optimizer_class: an optimizer with a rule: SGD, Adam, AdamW, Adagrad, RMSprop.
@@ -39,6 +45,7 @@ class ZeroRedundancyOptimizer:
 
     Attributes:
         param_groups: the optimizer's; options may be changed between steps, the same on every rank.
+        steps_taken: how often `step` was called.
 
     Raises:
         TypeError: the class is no optimizer that a rule describes.
@@ -52,6 +59,7 @@ class ZeroRedundancyOptimizer:
                             f"{getattr(optimizer_class, '__name__', optimizer_class)}")
         self._optimizer = optimizer_class(params, **defaults)
         self.param_groups = self._optimizer.param_groups
+        self.steps_taken = 0
         self._options: dict[Any, dict[str, Any]] = {}  # parameter -> its group of options
         flat_groups: dict[Group, None] = {}
         for options in self.param_groups:
@@ -83,14 +91,16 @@ class ZeroRedundancyOptimizer:
                                    "ranks yet; step after a backward outside of no_sync()")
         for part in self._shares:
             part.memory.meet()
-            for begin, end, step, options in self._stretches(part):
-                self._update(part, begin, end, step, options)
+            with beside((part.memory.flat,)):
+                for begin, end, step, options in self._stretches(part):
+                    self._update(part, begin, end, step, options)
             part.memory.publish()
             part.group.used_up = part.group.peers is not None
         for p in self._options:
             if p._grad is not None:
                 p.bump()
         self._optimizer.mark([part.group for part in self._shares])
+        self.steps_taken += 1
         return loss
 
     def _stretches(self, part: Share) -> Iterator[tuple[int, int, int, dict[str, Any]]]:
@@ -119,7 +129,7 @@ class ZeroRedundancyOptimizer:
         """Apply the rule to what this rank owns of [begin, end)."""
         rule, optimizer = self._optimizer.rule, self._optimizer
         assert rule is not None
-        factor = (-1.0 if options.get("maximize") else 1.0) * part.group.factor
+        factor = operand(part.group.factor, -1.0 if options.get("maximize") else 1.0)
         names = optimizer.arrays_of(options)
         update = part.updates.get((begin, end, names))
         if update is None or step == 1:
@@ -165,7 +175,8 @@ class ZeroRedundancyOptimizer:
                 if self._optimizer.counted:
                     state["step"] = self._count(part.steps[position])
                 for name in self._optimizer.arrays_of(self._options[placement.leaf]):
-                    state[name] = wrap(placement.slot.view(flats[name]).copy())
+                    with beside((flats[name],)):
+                        state[name] = wrap(placement.slot.view(flats[name]).copy())
         return self._packed(gathered)
 
     def shard_dict(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -225,8 +236,9 @@ class ZeroRedundancyOptimizer:
                 if state is None:
                     continue
                 part.steps[position] = int(state["step"].array) if "step" in state else 1
-                for name in self._optimizer.arrays_of(self._options[placement.leaf]):
-                    self._fill(part, placement.slot, name, state[name].array)
+                with beside((part.memory.flat,)):
+                    for name in self._optimizer.arrays_of(self._options[placement.leaf]):
+                        self._fill(part, placement.slot, name, state[name].array)
 
     @staticmethod
     def _fill(part: Share, slot: Slot, name: str, whole: Any) -> None:
@@ -243,7 +255,7 @@ class ZeroRedundancyOptimizer:
         return f"ZeroRedundancyOptimizer({self._optimizer!r})"
 
 
-def _nothing(gs: Sequence[Any], options: Mapping[str, Any], step: int, factor: float) -> None:
+def _nothing(gs: Sequence[Any], options: Mapping[str, Any], step: int, factor: Any) -> None:
     """The update of a rank that owns nothing of a stretch."""
 
 

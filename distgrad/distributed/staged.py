@@ -22,21 +22,24 @@ from .exchange import Exchange
 __all__ = ["StagedExchange", "staged", "standing_in", "twin_of"]
 
 
-def twin_of(layout: Layout, like: Array, host: Array, label: str) -> tuple[Array, Group | None]:
+def twin_of(layout: Layout, like: Array, host: Array | None, label: str) -> tuple[Array, Group | None]:
     """The flat memory for gradients of parameters such as `like`, and the group that is exchanged in its place.
 
     Args:
-        host: the memory that the transport has laid out for them.
+        host: the memory that the transport has laid out for them; None where they go from device to device.
 
     Returns:
-        (that memory, None) for parameters on the host.
+        (the memory, None) for gradients that are exchanged where they lie.
     """
-    if on_host(like):
+    if host is not None and on_host(like):
         return host, None
     backend = of(like)
-    backend.pin(host)
     with backend.using(backend.device_of(like)):
-        return backend.xp.zeros(layout.size, layout.dtype), Group(layout, host, label=label)
+        flat = backend.xp.zeros(layout.size, layout.dtype)
+    if host is None:
+        return flat, None
+    backend.pin(host)
+    return flat, Group(layout, host, label=label)
 
 
 def staged(exchange: Exchange, twins: dict[Group, Group]) -> Exchange:
@@ -107,8 +110,8 @@ class StagedExchange:
 
     def _bring_back(self) -> None:
         for bucket, twin in self.launched:
-            if twin is not bucket:
-                of(bucket.send).fill_from_host(bucket.send, twin.send)
+            if twin is not bucket:  # a twin is written next by a copy that is queued after this one
+                of(bucket.send).fill_from_host(bucket.send, twin.send, non_blocking=True)
         for group in self.twins:  # all of it is here: every rank takes the squares for itself, and gets the same bits
             group.note_partials(of(group.flat).kernels.norm_blocks(group.flat, 2.0, GRID))
 

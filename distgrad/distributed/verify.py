@@ -54,8 +54,8 @@ def broadcast_tensors(tensors: Sequence[Any], comm: Communicator, root: int = 0)
     """Overwrite the tensors' memory with rank `root`'s values."""
     for t in tensors:
         backend = of(t.array)
-        xp = backend.xp
-        buffer = xp.ascontiguousarray(t.array)
+        with backend.using(backend.device_of(t.array)):
+            buffer = backend.xp.ascontiguousarray(t.array)
         host = backend.to_host(buffer)
         comm.broadcast(host, root)
         if comm.rank != root:

@@ -5,8 +5,11 @@ Placement ties one parameter to its slot. Clipping, optimizers and data parallel
 other: they meet here. It knows neither graph nor wire; both give it callables and tensors.
 """
 
-from .group import Group, State, not_finite
+from .factor import DeviceFactor, Factor, clip_factor, multiply_, operand
+from .group import Group, not_finite
 from .layout import GRID, Layout, Range, Slot, plan, share
 from .placement import Placement
+from .state import State
 
-__all__ = ["GRID", "Group", "Layout", "Placement", "Range", "Slot", "State", "not_finite", "plan", "share"]
+__all__ = ["GRID", "DeviceFactor", "Factor", "Group", "Layout", "Placement", "Range", "Slot", "State", "clip_factor",
+           "multiply_", "not_finite", "operand", "plan", "share"]

@@ -1,6 +1,6 @@
 """Group: one flat gradient buffer, the state of what is in it, and what is known of it without a look.
 
-[Note: pending factor] A clip of everything in a group is a number that is kept, and applied where the
+[Note: pending factor] A clip of everything in a group is a factor that is kept, and applied where the
 gradient is read next: by the optimizer, within its one pass. Whoever else asks for a gradient has it
 applied first. Once a gradient was handed out, somebody may look at its memory at any time: then nothing
 is kept back until the gradients are forgotten.
@@ -12,49 +12,22 @@ together from the owners' parts.
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .._typing import Array
 from ..backend import of
+from .factor import DeviceFactor, Factor, may_wait, multiply_
 from .layout import GRID, Layout, Range, share
+from .state import Peers, State
 
 if TYPE_CHECKING:
     from .placement import Placement
 
-__all__ = ["Group", "Peers", "State", "not_finite"]
-
-
-class State(enum.Enum):
-    """What a group's gradients are."""
-
-    EMPTY = enum.auto()     # no gradient yet; a backward makes it LOCAL
-    LOCAL = enum.auto()     # this rank's own sum; a reduction makes it REDUCED
-    REDUCED = enum.auto()   # the mean over ranks; zero_grad makes it EMPTY
-
-
-class Peers(Protocol):
-    """What a group asks of the memory that it shares with other ranks, while its gradients are sharded."""
-
-    def leave(self) -> None:
-        """This rank is about to write to its gradients: what they held is no longer for others to read."""
-
-    def arrive(self) -> None:
-        """This rank's part of the reduced gradients is final."""
-
-    def fence(self) -> None:
-        """Return when all ranks have come here: nobody reads what was there before, or sees what comes half done."""
-
-    def read(self, ranges: Sequence[Range]) -> Array:
-        """The owners' reduced gradients of these ranges, copied one after the other.
-
-        Raises:
-            RuntimeError: an owner has gone on, and has overwritten them.
-        """
+__all__ = ["Group", "not_finite"]
 
 
 @dataclass(eq=False)
@@ -69,10 +42,11 @@ class Group:
         owned: for each rank the ranges that it owns when gradients or optimizer state are sharded.
         gather: (this rank's array, how long each rank's is) -> all ranks' arrays in rank order.
         comm: of the ranks that share the gradients, for whoever needs collectives of their own.
+        collectives: among the ranks' devices, where the gradients travel so.
         shard: makes the gradients sharded, where their memory allows it; collective.
         peers: set while gradients are sharded.
         label: what to call the owner in messages.
-        factor: what gradients are still to be multiplied by, a number of their dtype; see [Note: pending factor].
+        factor: what gradients are still to be multiplied by, rounded to their dtype; see [Note: pending factor].
         exposed: a gradient was handed out since they were last forgotten.
         used_up: a sharded step has taken the gradients.
         mark: a fingerprint of the options of the last optimizer step, to be compared over the ranks.
@@ -85,13 +59,14 @@ class Group:
     owned: list[list[Range]] = field(default_factory=list)
     gather: Callable[[Array, list[int]], Array] = lambda part, counts: part
     comm: Any = None
+    collectives: Any = None
     shard: Callable[[], None] | None = None
     peers: Peers | None = None
     label: str = "the model"
     state: State = State.EMPTY
     placements: list[Placement] = field(default_factory=list)
     live: int = 0  # parameters whose .grad is there
-    factor: float = 1.0
+    factor: Factor = 1.0
     exposed: bool = False
     used_up: bool = False
     mark: int = 0
@@ -102,6 +77,7 @@ class Group:
     stash: list[Array] | None = None  # reduced gradients of earlier backwards, while another one runs
 
     def __post_init__(self) -> None:
+        self.on_device = of(self.flat).name != "cpu"
         self.share_among(self.rank, self.ranks, [(0, self.layout.size)])
 
     def share_among(self, rank: int, ranks: int, cuts: Sequence[Range]) -> None:
@@ -133,6 +109,8 @@ class Group:
 
         Local slots are consumed by a reduction, so reduced and local sums never mix in one slot.
         """
+        factor = self.factor
+        self._leave()
         if not self.sums_elsewhere:
             if self.live < len(self.placements):  # what lies in slots that were emptied is nobody's gradient
                 for placement in self.placements:
@@ -140,8 +118,8 @@ class Group:
                         slot = placement.slot
                         for low, high in self.valid:
                             self.flat[max(low, slot.offset):max(low, min(high, slot.offset + slot.size))] = 0
-            self.stash = [self.flat[begin:end] * self.flat.dtype.type(self.factor) for begin, end in self.valid]
-        self._leave()
+            self._apply(factor)
+            self.stash = [self.flat[begin:end].copy() for begin, end in self.valid]
         for placement in self.placements:
             placement.filled = False
         self.state = State.LOCAL
@@ -178,31 +156,39 @@ class Group:
 
     # -- scaling
 
-    def scale(self, factor: float, chosen: Sequence[Placement]) -> None:
-        """Multiply the chosen gradients by a factor, rounded to their dtype first."""
-        rounded = float(self.flat.real.dtype.type(factor))
-        if rounded == 1:  # it would change no bit
+    def scale(self, factor: Factor, chosen: Sequence[Placement]) -> None:
+        """Multiply the chosen gradients by a factor that was rounded to their dtype."""
+        if factor == 1:  # it would change no bit
             return
-        # Slots without a gradient may hold anything finite, and what no slot covers has to stay zero.
-        if len(chosen) == self.live and math.isfinite(rounded):
+        if len(chosen) == self.live and may_wait(factor):
             self.settle()
-            self.factor = rounded
+            self.factor = factor
             if self.exposed and self.peers is None:
                 self.settle()
             return
-        self.change(chosen, lambda part: part.__imul__(part.dtype.type(rounded)))
+        self.change(chosen, lambda parts: multiply_(parts, factor))
 
-    def change(self, chosen: Sequence[Placement], function: Callable[[Array], object]) -> None:
-        """Apply a function that writes in place to the chosen gradients. Collective where gradients are sharded."""
+    def change(self, chosen: Sequence[Placement], function: Callable[[list[Array]], object]) -> None:
+        """Have a function write to the chosen gradients in place. Collective where gradients are sharded."""
         self.settle()
-        with self._fenced():
+        with self._fenced(), self._beside():
+            function(self._parts(chosen))
             for placement in chosen:
-                slot = placement.slot
-                for low, high in self.valid:
-                    begin, end = max(low, slot.offset), min(high, slot.offset + slot.size)
-                    if begin < end:
-                        function(self.flat[begin:end])
                 placement.home.bump()
+
+    def _parts(self, chosen: Sequence[Placement]) -> list[Array]:
+        """The memory of the chosen gradients, as far as this rank's buffer holds them."""
+        parts = []
+        for slot in [placement.slot for placement in chosen]:
+            for low, high in self.valid:
+                begin, end = max(low, slot.offset), min(high, slot.offset + slot.size)
+                if begin < end:
+                    parts.append(self.flat[begin:end])
+        return parts
+
+    def _beside(self) -> AbstractContextManager[Any]:
+        """Around work on the gradients: their device is the current one."""
+        return of(self.flat).beside(self.flat) or nullcontext()
 
     @contextmanager
     def _fenced(self) -> Iterator[None]:
@@ -216,9 +202,16 @@ class Group:
         """Apply the factor that is pending. Collective where gradients are sharded."""
         if self.factor != 1:
             with self._fenced():
-                for begin, end in self.valid:
-                    self.flat[begin:end] *= self.flat.dtype.type(self.factor)
+                self._apply(self.factor)
                 self.factor = 1.0
+
+    def _apply(self, factor: Factor) -> None:
+        """Multiply the gradients. Slots without one may hold anything finite, and what no slot covers has to stay
+        zero: a factor that may be NaN leaves both alone."""
+        if isinstance(factor, DeviceFactor):
+            multiply_(self._parts([p for p in self.placements if p.leaf_grad_is_home()]), factor)
+        else:
+            multiply_([self.flat[begin:end] for begin, end in self.valid], factor)
 
     # -- norms
 
@@ -234,8 +227,11 @@ class Group:
     def _written(self) -> bool:
         """Whether gradients that were handed out have changed since: a write through .data or numpy leaves no trace.
 
-        It asks nobody, for a rank may have looked at its gradients alone, and answers alike on all ranks.
+        It asks nobody, for a rank may have looked at its gradients alone, and answers alike on all ranks. On a device
+        they may have: an answer would wait for the device, and cost the very pass that takes the sums anew.
         """
+        if self.on_device:
+            return True
         backend = of(self.flat)
         now = backend.kernels.norm_blocks(self.flat, 2.0, GRID)
         return not bool(backend.xp.allclose(now, self.partials, rtol=1e-6, atol=0, equal_nan=True))
@@ -256,6 +252,9 @@ class Group:
         if norm_type == 2 and (known := self._known_partials(chosen)) is not None:
             return known
         self.settle()
+        if self.on_device and self.peers is None:  # a message would wait for the device, and every rank has it all
+            with self._beside():
+                return self._blocks(0, self.layout.size, chosen, norm_type)
         xp = of(self.flat).xp
         parts = [self._blocks(begin, end, chosen, norm_type) for begin, end in self.owned[self.rank]]
         mine = xp.concatenate(parts) if parts else xp.empty(0)

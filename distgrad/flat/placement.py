@@ -6,9 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from .._typing import Array
+from ..backend import device_of, of
 from ..errors import rank_prefix
-from .group import Group, State
+from .factor import multiply_
+from .group import Group
 from .layout import Slot
+from .state import State
 
 __all__ = ["Placement"]
 
@@ -122,7 +125,9 @@ class Placement:
             self._begin(group)
         group.settle()
         if value is not self.home:
-            self.home.array[...] = value.array
+            array = self.home.array
+            with of(array).using(device_of(array)):
+                array[...] = value.array
             self.home.bump()
         self.hold()
 
@@ -144,8 +149,7 @@ class Placement:
                                f"{group.label}: read p.grad between backward and step, or call model.full_grad(p)")
         slot = self.slot
         flat = group.peers.read([(slot.offset, slot.offset + slot.size)])
-        if group.factor != 1:
-            flat *= flat.dtype.type(group.factor)
+        multiply_([flat], group.factor)
         return self.copy_of(flat)
 
     def copy_of(self, flat: Array) -> Any:
@@ -158,7 +162,7 @@ class Placement:
     def zero(self) -> None:
         """Set the gradient to zero in place."""
         self.group.given_up.add(self.slot.index)
-        self.group.change([self], lambda part: part.fill(0))
+        self.group.change([self], lambda parts: [part.fill(0) for part in parts])
 
     def refuse_rebinding(self, leaf: Any) -> None:
         """`p.data = ...` would leave the flat memory."""

@@ -8,21 +8,22 @@ and the callbacks around a backward, through which the reducer learns what it ne
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
 from .. import tracing
-from ..backend import of
+from ..backend import of, when_several
 from ..errors import DistgradError
 from . import anomaly, hooks
 from .base import LEAF, TensorBase, wrap
+from .fit import fit
 from .modes import ANOMALY, ANOMALY_INF, ANOMALY_NAN, GRAD, state
 from .node import NODE, PORT
+from .places import beside
 from .saved import release
 
-__all__ = ["Run", "accumulate_grad", "before_next_backward", "current_run", "fit", "queue_callback", "run_backward",
-           "sum_to"]
+__all__ = ["Run", "accumulate_grad", "before_next_backward", "current_run", "queue_callback", "run_backward"]
 
 
 class _Thread(threading.local):
@@ -115,15 +116,7 @@ def run_backward(roots: list[Any], grads: list[Any], *, retain_graph: bool, crea
             waiting, _thread.before = _thread.before, None
             for begin in waiting:
                 begin(run)
-        for root, g in zip(roots, grads, strict=True):
-            _deliver(run, root, g, False)
-        if tracing.listeners:
-            with tracing.span("backward", nodes=len(run.order)):
-                _visit(run)
-        else:
-            _visit(run)
-        for callback in run.callbacks:  # may grow while it is walked: a callback may queue another
-            callback()
+        _walk(run, roots, grads)
     except Exception as error:
         for react in run.reactions:
             react(error)
@@ -134,13 +127,25 @@ def run_backward(roots: list[Any], grads: list[Any], *, retain_graph: bool, crea
     return run.result
 
 
-def _visit(run: Run) -> None:
+def _whole_walk(run: Run, roots: list[Any], grads: list[Any]) -> None:
+    for root, g in zip(roots, grads, strict=True):
+        _deliver(run, root, g, False)
+    if tracing.listeners:
+        with tracing.span("backward", nodes=len(run.order)):
+            _visit(run, run.order)
+    else:
+        _visit(run, run.order)
+    for callback in run.callbacks:  # may grow while it is walked: a callback may queue another
+        callback()
+
+
+def _visit_all(run: Run, order: Sequence[Any]) -> None:
     """The loop: each node gives its rule the summed gradient and hands the results to its inputs."""
     pending = run.pending
     keep = run.retain
     guarded = state.flags & ANOMALY
     checked = state.flags & (ANOMALY_NAN | ANOMALY_INF)
-    for node in run.order:
+    for node in order:
         g = pending.pop(node, None)
         if g is None:
             _skip(run, node)
@@ -176,6 +181,29 @@ def _visit(run: Run) -> None:
                 if gx.shape != array.shape or gx.dtype is not array.dtype:
                     gx = fit(gx, array.shape, array.dtype, node)
                 _reach_leaf(run, edge, gx, gx is not g and op.fresh)
+
+
+_walk, _visit = _whole_walk, _visit_all
+
+
+def _follow() -> None:
+    """Work has to be done beside what it is done with: from now on, each node's is."""
+    global _walk, _visit
+
+    def walk(run: Run, roots: list[Any], grads: list[Any]) -> None:
+        with beside(grads):
+            _whole_walk(run, roots, grads)
+
+    def visit(run: Run, order: Sequence[Any]) -> None:
+        for node in order:
+            g = run.pending.get(node)
+            with beside(g if g.__class__ is list else (g,)):
+                _visit_all(run, (node,))
+
+    _walk, _visit = walk, visit
+
+
+when_several(_follow)
 
 
 def _plan(run: Run, roots: list[Any], captured: list[Any] | None, accumulate: list[Any] | None,
@@ -343,45 +371,3 @@ def accumulate_grad(leaf: Any, g: Any, owned: bool) -> None:
         target = before.array
         target += g
         before.bump()
-
-
-def fit(g: Any, shape: tuple[int, ...], dtype: Any, node: Any = None) -> Any:
-    """A gradient in the shape and dtype of what it belongs to: broadcast dimensions are summed.
-
-    Raises:
-        RuntimeError: the shapes do not belong together; names the node that returned it.
-    """
-    if g.shape != shape:
-        given = tuple(g.shape)
-        extra = len(given) - len(shape)
-        pairs = zip(given[extra:], shape, strict=True) if extra >= 0 else ()
-        if extra < 0 or any(have != want and want != 1 for have, want in pairs):
-            source = "a gradient" if node is None else f"{node.name()} returned a gradient that"
-            raise RuntimeError(f"{source} has shape {given}, but its tensor has shape {tuple(shape)}")
-        g = sum_to(g, shape)
-    if g.dtype != dtype:
-        if g.dtype.kind == "c" and dtype.kind != "c":
-            g = g.real
-        if g.dtype != dtype:
-            g = g.astype(dtype) if not isinstance(g, TensorBase) else _cast(g, dtype)
-    return g
-
-
-def _cast(g: Any, dtype: Any) -> Any:
-    """A tensor in another dtype, recorded."""
-    return g.to(dtype)
-
-
-def sum_to(g: Any, shape: tuple[int, ...]) -> Any:
-    """Sum a broadcast gradient over the dimensions that broadcasting added or stretched."""
-    if isinstance(g, TensorBase):
-        recorded: Any = g
-        return recorded.sum_to_size(shape)
-    extra = g.ndim - len(shape)
-    axes = tuple(range(extra)) + tuple(i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1)
-    if axes and axes == tuple(range(len(axes))):
-        g = of(g).kernels.sum_leading(g, len(axes))
-    elif axes:
-        wide = "float32" if g.dtype.kind == "f" and g.dtype.itemsize == 2 else None  # float16 sums overflow
-        g = g.sum(axis=axes, keepdims=True, dtype=wide).astype(g.dtype, copy=False)
-    return g.reshape(shape)

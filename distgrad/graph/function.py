@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ..backend import of
+from ..backend import of, when_several
 from . import dual
 from .base import INFERENCE_VERSION, TensorBase, wrap
 from .extras import record_extras
 from .modes import DUAL, EXTRAS, GRAD, INFERENCE, state
 from .node import Node, Port
-from .places import refuse_mixed
+from .places import beside, refuse_mixed
 from .saved import resolve
 from .views import mark_views
 
@@ -123,6 +123,20 @@ class Function:
         if flags & EXTRAS:
             record_extras(node, flags, made if made.__class__ is tuple else (made,))
         return made
+
+
+def _follow() -> None:
+    """There are several devices of one kind: from now on, an operation runs on that of its tensors."""
+    plain = Function.apply.__func__  # type: ignore[attr-defined]
+
+    def apply(cls: type[Function], *inputs: Any, **constants: Any) -> Any:
+        with beside(inputs, cls.name):
+            return plain(cls, *inputs, **constants)
+
+    Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
+
+
+when_several(_follow)
 
 
 class Alias(Function):

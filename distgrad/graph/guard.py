@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+from ..backend import when_several
 from .base import TensorBase
 from .modes import GUARDING, Switch
+from .places import AT_ONCE, beside
 
 __all__ = ["Guard", "hold", "set_memory_guard", "writable"]
 
@@ -51,17 +53,32 @@ def hold(node: Any) -> None:
                         (a.flags.writeable or id(a) in _held)])  # other devices' memory cannot be made read-only
 
 
-@contextmanager
-def writable(array: Any) -> Iterator[None]:
+def writable(array: Any) -> AbstractContextManager[Any]:
     """For an in-place operation of ours, which the version counts: the guard steps aside."""
-    guarded = id(array) in _held
-    if guarded:
-        array.flags.writeable = True
+    return _released(array) if id(array) in _held else _at(array)
+
+
+@contextmanager
+def _released(array: Any) -> Iterator[None]:
+    array.flags.writeable = True
     try:
         yield
     finally:
-        if guarded:
-            array.flags.writeable = False
+        array.flags.writeable = False
+
+
+def _anywhere(array: Any) -> AbstractContextManager[Any]:
+    return AT_ONCE
+
+
+def _follow() -> None:
+    """There are several devices of one kind: writing is done on that of the array."""
+    global _at
+    _at = lambda array: beside((array,))
+
+
+_at = _anywhere
+when_several(_follow)
 
 
 class set_memory_guard(Switch):

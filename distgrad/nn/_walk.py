@@ -161,7 +161,7 @@ class Walked:
                     setattr(module, name, change(buffer))
         return self
 
-    def to(self, *args: Any, device: Any = None, dtype: Any = None) -> Any:
+    def to(self, *args: Any, device: Any = None, dtype: Any = None, non_blocking: bool = False) -> Any:
         """Move to a device or to a floating dtype, in place: `to(device)`, `to(dtype)`, `to(tensor)`.
 
         Integer buffers keep their dtype.
@@ -174,12 +174,15 @@ class Walked:
                 device, dtype = arg.device, arg.dtype
             elif isinstance(arg, Device) or (isinstance(arg, str) and arg not in NAMES):
                 device = arg
-            elif arg is not None and not isinstance(arg, bool):
+            elif isinstance(arg, bool):
+                non_blocking = arg
+            elif arg is not None:
                 dtype = arg
         wanted = dtype_of(dtype)
         if wanted is not None and wanted.kind not in "fc":
             raise TypeError(f"a module's dtype is floating or complex, not {wanted}: integers have no gradients")
-        return self._apply(lambda t: t.to(device=device, dtype=wanted if t.dtype.kind in "fc" else None))
+        return self._apply(lambda t: t.to(device=device, dtype=wanted if t.dtype.kind in "fc" else None,
+                                          non_blocking=non_blocking))
 
     def float(self) -> Any:
         """Floating parameters and buffers in float32."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._tensor.creation import ones, tensor, zeros
+from ..graph.guard import writable
 from ..graph.modes import no_grad
 from ..ops.normalize import batch_norm
 from .normalization import _Affine
@@ -56,7 +57,9 @@ class _BatchNorm(_Affine):
         momentum = self.momentum
         tracked = self.running_mean is not None
         if self.training and tracked:
-            self.num_batches_tracked.array[...] += 1
+            count = self.num_batches_tracked.array
+            with writable(count):
+                count += 1
             self.num_batches_tracked.bump()
             if momentum is None:
                 momentum = 1 / self.num_batches_tracked.array.item()

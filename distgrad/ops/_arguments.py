@@ -17,7 +17,8 @@ from ..graph.modes import INFERENCE, state
 from ._promote import result_type
 from .cast import cast
 
-__all__ = ["beside", "dims_of", "number_of", "one_dim", "plain", "raw", "same_dtype", "size_tuple", "take_dims"]
+__all__ = ["beside", "dims_of", "made_of", "made_there", "number_of", "one_dim", "plain", "raw", "same_dtype",
+           "size_tuple", "take_dims"]
 
 
 def raw(x: Any) -> Any:
@@ -35,6 +36,15 @@ def beside(x: Any, indices: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple([backend.from_host(raw(index), place) if of(raw(index)) is host else index for index in indices])
 
 
+def made_there(like: Any, values: Any, dtype: Any = None) -> Any:
+    """An array of these values on the device of the array `like`."""
+    backend = of(like)
+    if not backend.several:
+        return backend.xp.asarray(values, dtype)
+    with backend.using(backend.device_of(like)):
+        return backend.xp.asarray(values, dtype)
+
+
 def plain(like: Any, out: Any) -> Any:
     """A raw result as what `like` is: a tensor without history, or a raw array."""
     if not isinstance(like, TensorBase):
@@ -43,6 +53,17 @@ def plain(like: Any, out: Any) -> Any:
     if state.flags & INFERENCE:
         made.version = INFERENCE_VERSION
     return made
+
+
+def made_of(like: Any, value: Any) -> Any:
+    """A number, or numbers in lists, as a raw array as `like`; one number takes no copy from the host."""
+    backend = of(like)
+    if isinstance(value, (list, tuple)):
+        return made_there(like, value, like.dtype)
+    if not backend.several:
+        return backend.xp.full((), value, like.dtype)
+    with backend.using(backend.device_of(like)):
+        return backend.xp.full((), value, like.dtype)
 
 
 def number_of(shape: Sequence[int]) -> int:

@@ -7,7 +7,6 @@ derivative describes (exp_backward); where it has none, the namespace and the de
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from ..backend import of_type
@@ -20,18 +19,21 @@ class Kernels(dict[type, Callable[..., Any]]):
     """Array type -> the op's kernel there.
 
     A kernel is a name in xp ('tanh'), in scipy.special ('special.erfc'), among the backend's kernels
-    ('kernels.silu'), or a callable (xp, *arrays).
+    ('kernels.silu'), or a callable (xp, *arrays). Called with arrays, it finds the kernel by the first.
     """
 
     def __init__(self, kernel: str | Callable[..., Any]) -> None:
         super().__init__()
         self.kernel = kernel
 
+    def __call__(self, array: Any, *rest: Any) -> Any:
+        return self[array.__class__](array, *rest)
+
     def __missing__(self, kind: type) -> Callable[..., Any]:
         backend = of_type(kind)
         kernel = self.kernel
         if not isinstance(kernel, str):
-            found = partial(kernel, backend.xp)
+            found = backend.bind(kernel)
         elif "." not in kernel:
             found = backend.override(kernel) or getattr(backend.xp, kernel)
         else:

@@ -11,6 +11,7 @@ from ..graph.function import Function
 from ._arguments import raw
 from ._checks import check_floating, check_same_dtype
 from ._composite import composite_vjp
+from ._kernels import Kernels
 from .dropout import dropout
 from .products import matmul
 from .select import masked_fill
@@ -40,15 +41,19 @@ class Attention(Function):
         return of(g).kernels.attention_backward(g, q, k, v, mask, top, total, ctx.causal, ctx.scale, ctx.needs(3))
 
 
+_later = Kernels(lambda xp, scores: ~xp.tri(*scores.shape[-2:], dtype=bool))
+_to_add = Kernels(lambda xp, mask, dtype: xp.where(mask, xp.zeros((), dtype), xp.full((), -math.inf, dtype)))
+_nothing = Kernels(lambda xp, scores: (scores == -math.inf).all(-1, keepdims=True))
+
+
 def _formula(q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, p: float = 0.0) -> Any:
     """The same in plain ops, and with dropout of the weights."""
-    xp = of(raw(q)).xp
     scores = matmul(q * scale, transpose(k, -2, -1))
     if mask is not None:
         scores = scores + mask
     if causal:
-        scores = masked_fill(scores, ~xp.tri(*scores.shape[-2:], dtype=bool), -math.inf)
-    none = (raw(scores) == -math.inf).all(-1, keepdims=True)
+        scores = masked_fill(scores, _later(raw(scores)), -math.inf)
+    none = _nothing(raw(scores))
     weights = masked_fill(softmax(masked_fill(scores, none, 0.0), -1), none, 0.0)
     return matmul(dropout(weights, p) if p else weights, v)
 
@@ -89,8 +94,7 @@ def _added(mask: Any, q: Any, k: Any) -> Any:
                                            zip(reversed(mask.shape), reversed(shape), strict=False)):
         raise RuntimeError(f"{NAME}: attn_mask of shape {tuple(mask.shape)} does not broadcast to the scores, {shape}")
     if mask.dtype.kind == "b":
-        xp, mask = of(raw(q)).xp, raw(mask)
-        return xp.where(mask, xp.zeros((), q.dtype), xp.asarray(-math.inf, q.dtype))
+        return _to_add(raw(mask), q.dtype)
     return mask
 
 

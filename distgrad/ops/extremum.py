@@ -13,6 +13,7 @@ from .._typing import Dims
 from ..backend import of
 from ..graph.function import Function
 from ._arguments import dims_of, number_of, one_dim, plain, raw
+from ._kernels import Kernels
 from .cast import cast
 from .gather import Pick
 from .pointwise import maximum, minimum
@@ -178,8 +179,7 @@ def _extreme(name: str, x: Any, dim: Any, keepdim: bool, largest: bool) -> Any:
     if not shape:
         x, keepdim = reshape(x, (1,)), False
     _not_empty(name, x.shape, (at,))
-    array = raw(x)
-    index = (array.argmax if largest else array.argmin)(axis=at, keepdims=True)
+    index = _place_of(raw(x), largest, at, True)
     return _picked(_Max if largest else _Min, MaxResult if largest else MinResult, x, at, keepdim, index)
 
 
@@ -208,9 +208,16 @@ def _place(name: str, x: Any, dim: int | None, keepdim: bool, largest: bool) -> 
     if at is not None and not shape:
         at = None
     _not_empty(name, shape, None if at is None else (at,))
-    if array.dtype.kind == "b":
-        array = array.astype("uint8")
-    return plain(x, (array.argmax if largest else array.argmin)(axis=at, keepdims=keepdim))
+    return plain(x, _place_of(array, largest, at, keepdim))
+
+
+def _argument(xp: Any, x: Any, largest: bool, dim: int | None, keepdim: bool) -> Any:
+    if x.dtype.kind == "b":
+        x = x.astype("uint8")
+    return (x.argmax if largest else x.argmin)(axis=dim, keepdims=keepdim)
+
+
+_place_of = Kernels(_argument)
 
 
 def argmax(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
@@ -232,7 +239,7 @@ def median(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     shape = tuple(x.shape)
     if dim is None:
         if not number_of(shape):
-            return cast(plain(x, of(raw(x)).xp.asarray(float("nan"))), x.dtype)
+            return cast(plain(x, of(raw(x)).xp.full((), float("nan"))), x.dtype)
         return _MedianOfAll.apply(x, choose=_middle, dims=None, keepdim=False, nan=True)
     at = one_dim("median", dim, len(shape))
     if not shape:
@@ -241,14 +248,15 @@ def median(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     return _picked(_Median, MedianResult, x, at, keepdim, _middle_place(raw(x), at))
 
 
-def _middle_place(x: Any, dim: int) -> Any:
+def _middle_index(xp: Any, x: Any, dim: int) -> Any:
     """The index of the middle element along `dim` of a raw array, which has size one; of a NaN if there is one."""
-    xp = of(x).xp
     middle = (x.shape[dim] - 1) // 2
     index = xp.argsort(x, axis=dim, kind="stable")[(slice(None),) * dim + (slice(middle, middle + 1),)]
     missing = x != x
     return xp.where(missing.any(axis=dim, keepdims=True), missing.argmax(axis=dim, keepdims=True), index)
 
+
+_middle_place = Kernels(_middle_index)
 
 def _middle(x: Any, dims: _Dims, keepdim: bool) -> Any:
     flat = x.reshape(-1)

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..backend import of
 from ..graph.function import Function
-from ._arguments import one_dim, plain, raw
+from ._arguments import made_of, one_dim, plain, raw
+from ._kernels import Kernels
 from .indexing import getitem, index_put
 from .views import broadcast_tensors, expand, flatten, reshape, unsqueeze
 
@@ -157,8 +158,7 @@ def gather(x: Any, dim: int, index: Any) -> Any:
 def _source(name: str, x: Any, source: Any, shape: tuple[int, ...]) -> Any:
     """The part of `source` that an index of this shape uses, in the dtype of x."""
     if not hasattr(source, "dtype"):
-        array = raw(x)
-        return of(array).xp.asarray(source, dtype=array.dtype)
+        return made_of(raw(x), source)
     have = tuple(source.shape)
     if source.dtype != x.dtype:
         raise RuntimeError(f"{name}: source has dtype {source.dtype}, the tensor {x.dtype}; cast one with .to()")
@@ -242,7 +242,7 @@ def masked_scatter(x: Any, mask: Any, source: Any) -> Any:
         RuntimeError: source has fewer elements than the mask has True.
     """
     x, mask = broadcast_tensors(x, mask)
-    count = raw(mask).sum().item()
+    count = of(raw(mask)).xp.sum(raw(mask)).item()
     flat = flatten(source)
     if flat.shape[0] < count:
         raise RuntimeError(f"masked_scatter: the mask needs {count} elements, source has {flat.shape[0]}")
@@ -276,8 +276,11 @@ def one_hot(x: Any, num_classes: int = -1) -> Any:
     xp = of(array).xp
     if not array.size and num_classes <= 0:
         raise RuntimeError("one_hot: give num_classes for an empty tensor")
-    low, high = (array.min().item(), array.max().item()) if array.size else (0, -1)
+    low, high = (xp.min(array).item(), xp.max(array).item()) if array.size else (0, -1)
     classes = high + 1 if num_classes == -1 else num_classes
     if low < 0 or high >= classes:
         raise RuntimeError(f"one_hot: classes from {low} to {high} do not fit {classes}")
-    return plain(x, (array[..., None] == xp.arange(classes)).astype("int64"))
+    return plain(x, _hot(array, classes))
+
+
+_hot = Kernels(lambda xp, x, classes: (x[..., None] == xp.arange(classes)).astype("int64"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..backend import of
 from ..graph.function import Function
-from ._arguments import beside, raw
+from ._arguments import beside, made_of, made_there, raw
 from .cast import cast
 
 __all__ = ["GetItem", "Index", "IndexPut", "IndexSum", "SliceScatter", "getitem", "index_put", "parse_key"]
@@ -19,8 +19,11 @@ _ALL = slice(None)
 _BASIC = (int, slice, type(None), type(Ellipsis))
 
 
-def parse_key(xp: Any, shape: tuple[int, ...], key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[bool, ...]]:
+def parse_key(like: Any, shape: tuple[int, ...], key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[bool, ...]]:
     """A key as (basic, indices, layout).
+
+    Args:
+        like: an array of the device on which index tensors are made of lists.
 
     Returns:
         basic: a tuple of ints, slices, None and one Ellipsis, which makes a view.
@@ -33,7 +36,7 @@ def parse_key(xp: Any, shape: tuple[int, ...], key: Any) -> tuple[tuple[Any, ...
         ValueError: a slice whose step is not positive.
     """
     parts = key if isinstance(key, tuple) else (key,)
-    parts = [part if part.__class__ in _BASIC else _part(xp, part) for part in parts]
+    parts = [part if part.__class__ in _BASIC else _part(like, part) for part in parts]
     _expand_ellipsis(shape, parts, key)
     basic: list[Any] = []
     indices: list[Any] = []
@@ -48,7 +51,7 @@ def parse_key(xp: Any, shape: tuple[int, ...], key: Any) -> tuple[tuple[Any, ...
             basic.append(part)
         elif part.__class__ is bool:  # a new dimension, of one element or of none
             basic.append(None)
-            indices.append(xp.zeros(int(part), dtype="int64"))
+            indices.append(made_there(like, [0] * part, "int64"))
             layout.append(True)
         else:
             basic.extend([_ALL] * (raw(part).ndim if part.dtype.kind == "b" else 1))
@@ -57,7 +60,7 @@ def parse_key(xp: Any, shape: tuple[int, ...], key: Any) -> tuple[tuple[Any, ...
     return (*basic, Ellipsis), tuple(indices), tuple(layout) if indices else ()
 
 
-def _part(xp: Any, part: Any) -> Any:
+def _part(like: Any, part: Any) -> Any:
     """One part of a key as int, bool, slice, or an index array or tensor."""
     array = raw(part)
     if isinstance(part, bool):
@@ -69,7 +72,7 @@ def _part(xp: Any, part: Any) -> Any:
             kind = IndexError if isinstance(part, float) else TypeError
             raise kind("indices are integers, slices, None, Ellipsis, and integer or boolean tensors, got "
                        f"{type(part).__name__}")
-        part = array = xp.asarray([raw(item) for item in part])
+        part = array = made_there(like, [raw(item) for item in part])
         if not array.size:
             part = array = array.astype("int64")
     kind = array.dtype.kind
@@ -232,7 +235,7 @@ def getitem(x: Any, key: Any) -> Any:
     """
     if key.__class__ is int:
         return GetItem.apply(x, key=(key, Ellipsis))
-    basic, indices, layout = parse_key(of(raw(x)).xp, x.shape, key)
+    basic, indices, layout = parse_key(raw(x), x.shape, key)
     if not indices:
         return GetItem.apply(x, key=basic)
     indices = beside(x, indices)
@@ -262,11 +265,10 @@ def index_put(x: Any, key: Any, value: Any, accumulate: bool = False) -> Any:
         RuntimeError: value does not broadcast to x[key].
     """
     array = raw(x)
-    xp = of(array).xp
-    basic, indices, layout = parse_key(xp, x.shape, key)
+    basic, indices, layout = parse_key(array, x.shape, key)
     indices = beside(x, indices)
     if not hasattr(value, "dtype"):
-        value = xp.asarray(value, dtype=array.dtype)
+        value = made_of(array, value)
     elif value.dtype != array.dtype:
         value = cast(value, array.dtype)
     extra = len(value.shape) - _part_ndim(array[basic].ndim, indices)

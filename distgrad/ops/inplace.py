@@ -7,15 +7,17 @@ storage's version up, so that a backward which needs the old values says so.
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Any
 
-from ..backend import of
+from ..backend import of, when_several
 from ..backend.dtypes import category
 from ..graph.base import TensorBase, edge_of, wrap, zeros_as
 from ..graph.dual import set_tangent, tangent_of, write_tangent
 from ..graph.function import Function
 from ..graph.guard import writable
 from ..graph.modes import DUAL, GRAD, INFERENCE, state
+from ..graph.places import beside
 from ..graph.version import check_in_place
 from ..graph.views import rebase, renew_views, set_history
 from .cast import cast
@@ -37,6 +39,23 @@ class Overwrite(Function):
         return zeros_as(g) if ctx.needs(0) else None, g
 
 
+_copy = methodcaller("copy")
+
+
+def _follow() -> None:
+    """There are several devices of one kind: a copy lies on that of the array."""
+    global _copy
+
+    def copy(array: Any) -> Any:
+        with beside((array,)):
+            return array.copy()
+
+    _copy = copy  # type: ignore[assignment]
+
+
+when_several(_follow)
+
+
 def in_place(name: str, x: Any, op: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Write `op(x, *args, **kwargs)` into x and return x.
 
@@ -48,7 +67,7 @@ def in_place(name: str, x: Any, op: Callable[..., Any], *args: Any, **kwargs: An
     check_in_place(x, name, live)
     # A rule may save its input, so the recorded op reads a copy; x itself is about to change.
     dual = state.flags & DUAL
-    old = wrap(x.array.copy(), edge_of(x)) if live or dual else wrap(x.array)
+    old = wrap(_copy(x.array), edge_of(x)) if live or dual else wrap(x.array)
     if dual:
         set_tangent(old, tangent_of(x))
     result = op(old, *args, **kwargs)

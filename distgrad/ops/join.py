@@ -8,6 +8,7 @@ from typing import Any
 from ..backend import of
 from ..graph.function import Function
 from ._arguments import beside, one_dim, raw, same_dtype, size_tuple
+from ._kernels import Kernels
 from .indexed import index_select
 from .indexing import getitem
 from .views import expand, flatten, reshape, unsqueeze
@@ -261,8 +262,11 @@ def repeat_interleave(x: Any, repeats: Any, dim: int | None = None) -> Any:
         shape = tuple(x.shape)
         wide = expand(unsqueeze(x, at + 1), (*shape[:at + 1], counts, *shape[at + 1:]))
         return reshape(wide, (*shape[:at], size * counts, *shape[at + 1:]))
-    if counts.shape != (size,) or bool((counts < 0).any()):
+    if counts.shape != (size,) or bool(_any_negative(counts)):
         raise RuntimeError(f"repeat_interleave: {size} counts that are not negative for dim {dim} of shape "
                            f"{tuple(x.shape)}, got shape {tuple(counts.shape)}")
-    xp = of(counts).xp
-    return index_select(x, at, *beside(x, (xp.repeat(xp.arange(size), counts),)))
+    return index_select(x, at, *beside(x, (_repeated(counts, size),)))
+
+
+_any_negative = Kernels(lambda xp, counts: (counts < 0).any())
+_repeated = Kernels(lambda xp, counts, size: xp.repeat(xp.arange(size), counts))

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..backend import of
 from . import pointwise as P
 from . import reduce
+from ._arguments import raw
 from ._checks import check_floating, check_reduction
 from ._declare import binary
 from .classify import cross_entropy, nll_loss
@@ -113,10 +115,10 @@ def binary_cross_entropy(input: Any, target: Any, weight: Any = None, reduction:
 
     Raises:
         ValueError: shapes differ.
-        RuntimeError: an element of the input is outside [0, 1].
+        RuntimeError: an element of the input is outside [0, 1] (on a GPU, which is not asked, the loss is NaN).
     """
     _check_equal_shapes("binary_cross_entropy", input, target, reduction)
-    if not bool(((input >= 0) & (input <= 1)).all()):
+    if not of(raw(input)).kernels.probabilities(raw(input)):
         raise RuntimeError("binary_cross_entropy: inputs are probabilities in [0, 1]; for scores use "
                            "binary_cross_entropy_with_logits")
     return _weighted(_bce(input, target), weight, reduction)

@@ -8,6 +8,7 @@ from .._typing import Dims, Shape
 from ..backend import of
 from ..graph.function import Function
 from ._arguments import one_dim, raw, size_tuple, take_dims
+from ._kernels import Kernels
 from .indexed import index_select
 from .indexing import getitem
 from .views import flatten, movedim, narrow, reshape, unflatten
@@ -212,7 +213,10 @@ def _sources(x: Any, dim: int, before: int, after: int, mode: str) -> Any:
     if max(before, after) > limit:
         raise RuntimeError(f"pad: mode {mode!r} adds at most {max(limit, 0)} elements at an end of dim {dim} of shape "
                            f"{tuple(x.shape)}, got {(before, after)}")
-    xp = of(raw(x)).xp
+    return _padded(raw(x), size, before, after, mode)
+
+
+def _padded_places(xp: Any, like: Any, size: int, before: int, after: int, mode: str) -> Any:
     places = xp.arange(-before, size + after)
     if mode == "replicate":
         return xp.clip(places, 0, size - 1)
@@ -220,6 +224,9 @@ def _sources(x: Any, dim: int, before: int, after: int, mode: str) -> Any:
         return places % size
     places = xp.abs(places)
     return xp.where(places >= size, 2 * (size - 1) - places, places)
+
+
+_padded = Kernels(_padded_places)
 
 
 def diagonal(x: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
@@ -261,10 +268,12 @@ def diag(x: Any, diagonal: int = 0) -> Any:
         return diag_embed(x, diagonal)
     if len(x.shape) != 2:
         raise RuntimeError(f"diag: takes a vector or a matrix, got shape {tuple(x.shape)}")
-    first = max(-diagonal, 0)
-    xp = of(raw(x)).xp
-    places = xp.arange(max(min(x.shape[0] + min(diagonal, 0), x.shape[1] - max(diagonal, 0)), 0))
-    return getitem(x, (places + first, places + max(diagonal, 0)))
+    below, right = max(-diagonal, 0), max(diagonal, 0)
+    length = max(min(x.shape[0] - below, x.shape[1] - right), 0)
+    return getitem(x, (_from(raw(x), below, length), _from(raw(x), right, length)))
+
+
+_from = Kernels(lambda xp, like, first, length: xp.arange(first, first + length))
 
 
 def _matrices(name: str, x: Any) -> None:
@@ -299,7 +308,9 @@ def unfold(x: Any, dimension: int, size: int, step: int) -> Any:
                            f"{total}")
     if not len(x.shape):
         return narrow(reshape(x, (1,)), 0, 0, size)
-    xp = of(raw(x)).xp
     count = (total - size) // step + 1
-    places = (xp.arange(count)[:, None] * step + xp.arange(size)).reshape(-1)
+    places = _windows(raw(x), count, size, step)
     return movedim(unflatten(index_select(x, at, places), at, (count, size)), at + 1, -1)
+
+
+_windows = Kernels(lambda xp, like, count, size, step: (xp.arange(count)[:, None] * step + xp.arange(size)).reshape(-1))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ..backend import of
 from ._arguments import one_dim, plain, raw
+from ._kernels import Kernels
 from .gather import Pick
 from .views import reshape
 
@@ -40,12 +41,14 @@ class TopK(Pick):
     name = "Topk"
 
 
-def _order(x: Any, dim: int, descending: bool) -> Any:
+def _sorting(xp: Any, x: Any, dim: int, descending: bool) -> Any:
     """Raw indices that sort a raw array; equal elements keep their order, also descending."""
-    xp = of(x).xp
     if not descending:
         return xp.argsort(x, axis=dim, kind="stable")
     return x.shape[dim] - 1 - xp.flip(xp.argsort(xp.flip(x, dim), axis=dim, kind="stable"), dim)
+
+
+_order = Kernels(_sorting)
 
 
 def sort(x: Any, dim: int = -1, descending: bool = False, stable: bool = False) -> SortResult:
@@ -120,10 +123,13 @@ def unique(x: Any, sorted: bool = True, return_inverse: bool = False, return_cou
 def unique_consecutive(x: Any, return_inverse: bool = False, return_counts: bool = False,
                        dim: int | None = None) -> Any:
     """Elements (parts along `dim`) that differ from the one before them, without gradient; returns as `unique`."""
-    array = raw(x)
-    xp = of(array).xp
     at = 0 if dim is None else one_dim("unique_consecutive", dim, len(x.shape))
-    parts = array.reshape(-1) if dim is None else array
+    return _chosen(x, *_runs(raw(x), at, dim is None), return_inverse, return_counts)
+
+
+def _runs_of(xp: Any, array: Any, at: int, flat: bool) -> tuple[Any, Any, Any]:
+    """Values that differ from those before them, for each element which of them it is, and how long the runs are."""
+    parts = array.reshape(-1) if flat else array
     size = parts.shape[at]
     rows = xp.moveaxis(parts, at, 0).reshape(size, -1) if size else xp.zeros((0, 1))
     new = xp.ones(size, dtype="bool")
@@ -131,9 +137,10 @@ def unique_consecutive(x: Any, return_inverse: bool = False, return_counts: bool
     starts = xp.flatnonzero(new)
     counts = xp.diff(xp.append(starts, size))
     inverse = xp.cumsum(new) - 1
-    values = xp.take(parts, starts, axis=at)
-    return _chosen(x, values, inverse.reshape(array.shape) if dim is None else inverse, counts, return_inverse,
-                   return_counts)
+    return xp.take(parts, starts, axis=at), inverse.reshape(array.shape) if flat else inverse, counts
+
+
+_runs = Kernels(_runs_of)
 
 
 def _chosen(x: Any, values: Any, inverse: Any, counts: Any, with_inverse: bool, with_counts: bool) -> Any:

@@ -15,6 +15,7 @@ from ..graph.base import TensorBase
 from ..graph.function import Function
 from ._arguments import dims_of, number_of, one_dim, plain, raw
 from ._declare import conj
+from ._kernels import Kernels
 from .cast import cast
 from .cumulative import product_of_others
 from .pointwise import isnan
@@ -174,7 +175,10 @@ def any(x: Any, dim: Dims = None, keepdim: bool = False) -> Any:
 
 def count_nonzero(x: Any, dim: Dims = None) -> Any:
     """How many elements over `dim` are not zero: int64."""
-    return plain(x, (raw(x) != 0).sum(axis=dims_of("count_nonzero", dim, len(x.shape)), dtype="int64"))
+    return plain(x, _count(raw(x), dims_of("count_nonzero", dim, len(x.shape))))
+
+
+_count = Kernels(lambda xp, x, dims: (x != 0).sum(axis=dims, dtype="int64"))
 
 
 def sum_to_size(x: Any, size: Any) -> Any:

@@ -14,10 +14,11 @@ from typing import Any, ClassVar
 
 from .._tensor.gradients import clear_grad
 from ..backend import get, of
-from ..flat import Group
+from ..flat import Factor, Group, operand
 from ..graph.base import TensorBase, wrap
 from ..graph.hooks import RemovableHandle, Table
 from ..graph.modes import enable_grad
+from ..graph.places import each_place
 from .rules import Rule
 from .runs import Run
 
@@ -166,17 +167,20 @@ class Optimizer:
                 place = p.placement
                 if place is not None and place.read_only is not None:
                     raise RuntimeError(f"{type(self).__name__}: {place.read_only}")
-                factor = sign * place.group.factor if place is not None and place.leaf_grad_is_home() else sign
+                factor: Factor = place.group.factor if place is not None and place.leaf_grad_is_home() else 1.0
                 kind = (self._count(p, group, names), factor, p.array.dtype, p.array.__class__)
                 together.setdefault(kind, []).append(p)
-        for position, ((step, factor, *_), params) in enumerate(together.items()):
-            arrays = {name: [self.state[p][name].array for p in params] for name in names}
-            run = self._runs.get((number, position))
-            if run is None or not run.fits(params, arrays):
-                run = self._runs[number, position] = Run(rule, params, arrays)
-            run.step([p._grad.array for p in params], group, step, factor)
-            for p in params:
-                p.bump()
+        position = 0
+        for (step, factor, *_), alike in together.items():
+            for params in each_place(alike):
+                arrays = {name: [self.state[p][name].array for p in params] for name in names}
+                run = self._runs.get((number, position))
+                if run is None or not run.fits(params, arrays):
+                    run = self._runs[number, position] = Run(rule, params, arrays)
+                run.step([p._grad.array for p in params], group, step, operand(factor, sign))
+                for p in params:
+                    p.bump()
+                position += 1
 
     def _count(self, p: Any, group: dict[str, Any], names: Sequence[str]) -> int:
         """The number of this parameter's step from 1; its state is there afterwards."""
@@ -280,6 +284,6 @@ def _taken_over(name: str, value: Any, p: Any) -> Any:
     if name == "step":
         return wrap(get("cpu").xp.array(of(value.array).to_host(value.array)))
     array = xp.empty_like(p.array)
-    array[...] = of(p.array).from_host(of(value.array).to_host(value.array))
+    of(p.array).fill_from_host(array, of(value.array).to_host(value.array))
     return wrap(array)
 

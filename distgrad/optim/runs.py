@@ -29,6 +29,7 @@ class Run:
         self._orders = [_order(p.array) for p in params]
         self._back: list[tuple[Array, Array]] = []  # memory that cannot be seen in one dimension, and its copy
         self._sources: list[Array] = []
+        self._elsewhere = 0  # steps in a row whose gradients lay elsewhere than those before
         self._lines: list[Array] = []
         self._update = rule(self._written([p.array for p in params]),
                             {name: self._written(each) for name, each in arrays.items()})
@@ -38,17 +39,21 @@ class Run:
         places = _places(params, arrays)
         return len(places) == len(self._places) and all(map(is_, places, self._places))
 
-    def step(self, gradients: Sequence[Array], options: Mapping[str, Any], step: int, factor: float) -> None:
+    def step(self, gradients: Sequence[Array], options: Mapping[str, Any], step: int, factor: float | Array) -> None:
         """Update all parameters in place; `gradients` are in their shapes."""
         if len(gradients) != len(self._sources) or not all(map(is_, gradients, self._sources)):
             self._sources = list(gradients)
             self._lines = [_line(g, order) for g, order in zip(gradients, self._orders, strict=True)]
+            self._elsewhere += 1
         for there, line in self._back:
             line[...] = _line(there, _order(there))
         self._update(self._lines, options, step, factor)
         for there, line in self._back:
             order = _order(there) or tuple(range(there.ndim))
             there.transpose(order)[...] = line.view(there.dtype).reshape([there.shape[d] for d in order])
+        if self._elsewhere > 1:  # they come anew each time: who forgets them gets their memory back
+            self._sources.clear()
+            self._lines.clear()
 
     def _written(self, arrays: Sequence[Array]) -> list[Array]:
         lines = []

@@ -74,7 +74,9 @@ def test_benchmarks_start_their_own_ranks(name: str, contestants: int) -> None:
     assert all(line["ranks"] == 2 and line["median"] > 0 for line in lines)
 
 
-@pytest.mark.parametrize("words", [["--sizes", "12,x"], ["--sizes", "0"], ["-n", "1"]])
-def test_wrong_words_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "update", *words]) == 2
+@pytest.mark.parametrize(("name", "words"), [
+    ("update", ["--sizes", "12,x"]), ("update", ["--sizes", "0"]), ("update", ["-n", "0"]), ("allreduce", ["-n", "1"]),
+])
+def test_wrong_words_are_refused(name: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", name, *words]) == 2
     assert words[0] in capsys.readouterr().err

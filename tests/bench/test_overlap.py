@@ -50,6 +50,7 @@ def test_overlap_starts_its_own_ranks() -> None:
 
 @pytest.mark.parametrize(("words", "said"), [
     (["--hook", "nope"], "nope_compress_hook"), (["--hook", "bf16", "--transport", "shared"], "--hook"),
+    (["--transport", "nccl"], "--transport nccl"), (["--hook", "bf16", "--transport", "nccl"], "--hook"),
     (["--megabytes", "0"], "--megabytes 0"), (["--ratio", "nan"], "--ratio nan"), (["-n", "1"], "-n 1"),
     (["--workload", "mlp", "--ratio", "2"], "--ratio"), (["--workload", "nope"], "--workload nope"),
 ])

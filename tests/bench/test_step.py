@@ -17,7 +17,8 @@ from distgrad.distributed import simulate, world
 from distgrad.optim import SGD
 from tests.bench.output import json_lines, on_real_ranks
 
-ALONE = [part for part in PARTS if part != "waiting"]
+TOGETHER = [part for part in PARTS if part != "host"]  # the host's part is told of devices
+ALONE = [part for part in TOGETHER if part != "waiting"]
 
 
 def test_the_parts_of_a_step_are_all_of_it() -> None:
@@ -45,7 +46,7 @@ def test_one_rank_waits_for_nobody() -> None:
 def test_ranks_tell_the_same_and_modes_learn_the_same() -> None:
     (one,), (two,) = simulate(2)(lambda rank: list(step.run(world(), ["mlp_tiny"], rounds=3, modes=step.MODES)))
     assert one.parts == two.parts and one.losses == two.losses and one.ranks == 2
-    assert list(one.parts) == list(PARTS)
+    assert list(one.parts) == TOGETHER
     assert one.losses["distgrad"] == one.losses["distgrad sharded"]
     assert one.differences == {"distgrad": 0, "distgrad sharded": 0}
     waiting, backward = one.parts["waiting"], one.parts["backward"]
@@ -109,7 +110,7 @@ def test_steps_on_one_rank_then_on_two(tmp_path: Path) -> None:
     lines = on_real_ranks("step", "--workload", "mlp_tiny,cnn", "--rounds", "2", "--ranks", "1,2", "--jsonl", str(kept))
     found = [(line["ranks"], line["workload"], line["part"]) for line in lines]
     assert found == [(ranks, workload, part) for ranks in (1, 2) for workload in ("mlp_tiny", "cnn")
-                     for part in (ALONE if ranks == 1 else PARTS)]
+                     for part in (ALONE if ranks == 1 else TOGETHER)]
     assert read(str(kept)) == lines
 
 

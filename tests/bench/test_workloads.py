@@ -7,7 +7,8 @@ import pytest
 
 import distgrad as dg
 from distgrad.bench import step
-from distgrad.bench.workloads import OURS, WORKLOADS
+from distgrad.bench.torch_workloads import library
+from distgrad.bench.workloads import LARGE, OURS, SIZES, WORKLOADS
 from distgrad.distributed import world
 
 PARAMETERS = {"mlp": 669_706, "mlp_tiny": 26_506, "mlp_wide": 5_824_522, "lstm": 1_069_120, "gru": 805_952,
@@ -51,6 +52,34 @@ def test_the_language_model_does_not_look_ahead() -> None:
         before, after = (model(dg.from_numpy(tokens)).reshape(8, 128, 256).numpy() for tokens in (x, changed))
     np.testing.assert_array_equal(before[:, :100], after[:, :100])
     assert not np.array_equal(before[:, 100], after[:, 100])
+
+
+def test_large_ones_are_the_same_models() -> None:
+    assert list(SIZES) == ["small", "large"] and list(LARGE) == list(WORKLOADS)
+    assert LARGE["mlp_tiny"].text == WORKLOADS["mlp_tiny"].text
+    assert all(LARGE[name].flops > 20 * WORKLOADS[name].flops for name in LARGE if name != "mlp_tiny")
+
+
+def test_products_are_counted() -> None:
+    layers = [784 * 512, 512 * 512, 512 * 10]  # two products a layer of the gradients, but none for the batch's
+    assert WORKLOADS["mlp"].flops == 2 * 64 * (3 * sum(layers) - layers[0])
+    step = 16 * 4 * 256 * 256  # of one layer of the LSTM, from its input or from the step before
+    assert WORKLOADS["lstm"].flops == 2 * 64 * (2 * step + 3 * 3 * step + 3 * 16 * 256 * 64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mlp", "mlp_wide", "gpt", "cnn"])
+def test_torch_counts_the_same_products(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    workload, there = WORKLOADS[name], library(torch)
+    model = workload.build(there)
+    x, y = map(there.from_numpy, workload.batch(np.random.default_rng(0)))
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        torch.nn.functional.cross_entropy(model(x), y).backward()
+    assert counter.get_total_flops() == workload.flops
 
 
 @pytest.mark.slow

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from distgrad.cli import machine, main, world
+from distgrad.cli import gpus, machine, main, world
 from distgrad.cli.allocation import Allocation
 from distgrad.cli.finding import Finding
 from distgrad.cli.probe import MARK
 from distgrad.cli.registry import CommandError
 from distgrad.cli.starter import Starter, Vendor, find_mpiexec
+from distgrad.config import Config
+from tests.bench.gpus import stand_in
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -146,16 +148,77 @@ def test_an_allocation_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one.bad for one in machine.scheduler()] == [True]
 
 
-def test_gpus_without_cupy_and_nccl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_mpi_that_cannot_take_what_it_is_to_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "config", Config(cuda_mpi=1))
+    assert told(monkeypatch)["cuda-aware"].text == "the library takes device memory"
+    found = told(monkeypatch, cuda=False)["cuda-aware"]
+    assert found.bad and "DISTGRAD_CUDA_MPI=1" in found.text and found.advice
+
+
+# -- GPUs
+
+@pytest.fixture
+def two_h100(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for number in range(2):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "information").write_text("Model: \t\t NVIDIA H100\nIRQ: 1\n")
-    monkeypatch.setattr(machine, "DEVICES", tmp_path)
-    monkeypatch.setattr(machine, "first", lambda words: "")
-    monkeypatch.setattr(machine.ctypes.util, "find_library", lambda name: None)
-    gpu, nccl = machine.gpus()
-    assert gpu.text == "2 NVIDIA H100, no cupy" and "distgrad[cuda13]" in gpu.advice
-    assert nccl.text == "none" and "NCCL" in nccl.advice
+    monkeypatch.setattr(gpus, "DEVICES", tmp_path)
+    monkeypatch.setattr(gpus, "find_spec", lambda name: None)
+
+
+def no_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(gpus, "DEVICES", tmp_path / "none")
+    monkeypatch.setattr(gpus, "DRIVERS", ())
+    monkeypatch.setattr(gpus, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def test_no_gpu_and_no_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    no_driver(monkeypatch, tmp_path)
+    monkeypatch.setattr(gpus, "first", lambda words: "")
+    assert [one.text for one in gpus.gpus()] == ["none"]
+    monkeypatch.setattr(gpus, "first", lambda words: "cupy-cuda12x 14.2.0")
+    monkeypatch.setattr(gpus, "_usable", lambda *_: pytest.fail("it loads cupy where there is no driver"))
+    found, = gpus.gpus()
+    assert found.text == "no NVIDIA device, cupy-cuda12x 14.2.0" and "container" in found.advice
+
+
+@pytest.mark.usefixtures("two_h100")
+def test_gpus_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "first", lambda words: "")
+    found, = gpus.gpus()
+    assert found.text == "2 NVIDIA H100, no cupy" and "distgrad[cuda13]" in found.advice
+
+
+def test_a_driver_that_names_no_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    no_driver(monkeypatch, tmp_path)
+    monkeypatch.setattr(gpus, "DRIVERS", (tmp_path,))
+    monkeypatch.setattr(gpus, "first", lambda words: "")
+    assert [one.text for one in gpus.gpus()] == ["NVIDIA devices, no cupy"]
+
+
+@pytest.mark.usefixtures("two_h100")
+def test_gpus_that_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "first", lambda words: "cupy-cuda12x 14.2.0")
+    with stand_in(devices=2):
+        found = {one.name: one for one in gpus.gpus()}
+        assert not any(one.bad for one in found.values())
+        assert found["gpu"].text == "cuda:0 to cuda:1: Stand-in, 0.0 GiB, compute capability 9.0"
+        assert "of cuda:0 are free" in found["gpu"].advice, "7 of 16 MiB"
+        assert found["cuda"].text == "cupy 14.2.0 for CUDA 12.9, driver for CUDA 12.8"
+        assert found["nccl"].text == "none" and "nvidia-nccl-cu12" in found["nccl"].advice
+        assert found["devices"].text.startswith("local rank 0 takes cuda:0, local rank 1 takes cuda:1; of more than 2")
+    with stand_in():
+        assert list(gpus.gpus())[-1].text.startswith("every rank of this machine takes cuda:0")
+
+
+@pytest.mark.usefixtures("two_h100")
+def test_gpus_that_cannot_be_used_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "first", lambda words: "cupy-cuda13x 14.2.0")
+    with stand_in(driver=12040, runtime=13000):
+        found, = gpus.gpus()
+        assert found.text == "2 NVIDIA H100, cupy-cuda13x 14.2.0: they cannot be used" and not found.bad
+        assert "driver supports CUDA 12.4, but cupy was built for CUDA 13.0" in found.advice
 
 
 def test_a_wrong_number_of_ranks(capsys: pytest.CaptureFixture[str]) -> None:

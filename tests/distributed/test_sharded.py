@@ -63,6 +63,41 @@ def test_an_lstm_too() -> None:
     np.testing.assert_array_equal(sharded[1][0], plain[0][0])
 
 
+@pytest.mark.parametrize("schedule", [
+    lambda o: optim.lr_scheduler.OneCycleLR(o, 0.05, total_steps=6), lambda o: optim.lr_scheduler.StepLR(o, 2),
+    lambda o: optim.lr_scheduler.SequentialLR(o, [optim.lr_scheduler.LinearLR(o, total_iters=2),
+                                                  optim.lr_scheduler.ExponentialLR(o, 0.5)], [2])])
+def test_schedules_set_its_rates(schedule: Any) -> None:
+    def body(rank: int, sharded: bool) -> Any:
+        distgrad.manual_seed(3)
+        model = DataParallel(MODELS["mlp"]())
+        optimizer: Any = ZeroRedundancyOptimizer(model.parameters(), optim.Adam, lr=1e-2) if sharded else \
+            optim.Adam(model.parameters(), lr=1e-2)
+        scheduler, rates = schedule(optimizer), []
+        for step in range(6):
+            x, y = batch("mlp", rank, 2, step)
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x.float()), y).backward()
+            optimizer.step()
+            if step < 5:
+                scheduler.step()
+            rates.append(optimizer.param_groups[0]["lr"])
+        assert optimizer.steps_taken == 6
+        return flat(model), rates, optimizer.state_dict()["param_groups"]
+
+    plain, sharded = (simulate(2)(lambda rank, s=s: body(rank, s)) for s in (False, True))
+    assert len(set(sharded[0][1])) > 2
+    for mine, theirs in zip(sharded, plain, strict=True):
+        np.testing.assert_array_equal(mine[0], theirs[0])
+        assert mine[1:] == theirs[1:]
+
+
+def test_a_schedule_that_comes_before_the_first_step_warns() -> None:
+    optimizer = ZeroRedundancyOptimizer(DataParallel(nn.Linear(2, 2)).parameters(), optim.SGD)
+    with pytest.warns(UserWarning, match="came before the optimizer's first"):
+        optim.lr_scheduler.StepLR(optimizer, 3).step()
+
+
 @pytest.mark.parametrize("nodes", [[2, 2], [3, 1], [2, 1, 2], [1, 1]])
 def test_between_nodes_as_well_with_one_copy_of_the_parameters_on_each(nodes: list[int]) -> None:
     ranks = sum(nodes)

@@ -112,6 +112,17 @@ def test_training_goes_on_where_it_was_stopped(start: str, text: Path, tmp_path:
         assert again.returncode == 0 and "step 1/2 " in again.stdout
 
 
+@pytest.mark.parametrize("start", ["alone", "simulated"])
+def test_on_another_device(start: str, text: Path, tmp_path: Path) -> None:
+    found = []
+    for device in ("cpu", "strict"):
+        done = run(start, LM, "--text", text, *SMALL, "--steps", 6, "--device", device, "--losses", device,
+                   "--checkpoint", f"runs/{device}", folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        found.append([*losses(tmp_path / device), validation(done)])
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+
 def test_the_standard_library_is_the_default_text(tmp_path: Path) -> None:
     done = run("alone", LM, *SMALL, "--steps", 2, folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -179,6 +190,7 @@ def test_bad_bytes(start: str, tmp_path: Path) -> None:
     (("--text", "text.txt", "--load", "text.txt"), "text.txt: cut off, or no safetensors file"),
     (("--text", "text.txt", "--save", "short/w"), "short"),
     (("--text", "text.txt", "--save", "."), "folder"),
+    (("--text", "text.txt", "--device", "abacus"), "--device abacus: unknown device type 'abacus'"),
     (("--text", "text.txt", "--checkpoint", "short"), "Not a directory.*short"),
 ])
 def test_bad_input(options: tuple[str, ...], message: str, text: Path, tmp_path: Path) -> None:
@@ -202,6 +214,13 @@ def test_digits(start: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("test accuracy") == 1 and (tmp_path / "runs" / "digits_cnn.png").exists()
     assert (tmp_path / "w").exists()
+
+
+def test_digits_on_another_device(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    done = run("simulated", DIGITS, "--steps", 4, "--device", "strict", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test accuracy") == 1
 
 
 @pytest.mark.slow

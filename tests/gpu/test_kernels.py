@@ -3,51 +3,16 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 import distgrad as dg
-from distgrad import backend
 from distgrad.backend.reference import find
+from tests.gpu.compare import TOLERANCE, every_kind, gpu, needs_a_device, numbers, same
 
-pytestmark = pytest.mark.skipif("config.getoption('--device') not in ('cuda', 'standin')",
-                                reason="needs a CUDA device: --device cuda")
-TOLERANCE = {"float32": {"rtol": 2e-5, "atol": 2e-6}, "float64": {"rtol": 1e-11, "atol": 1e-13},
-             "float16": {"rtol": 2e-3, "atol": 2e-3}}
-every_kind = pytest.mark.parametrize("kind", ["float32", "float64"])
-
-
-def gpu() -> Any:
-    return backend.get("cuda")
-
-
-def numbers(kind: str, *shape: int, seed: int = 0) -> np.ndarray:
-    return np.asarray(np.random.default_rng([seed, *shape]).standard_normal(shape)).astype(kind)
-
-
-def there(value: Any) -> Any:
-    return gpu().from_host(value) if isinstance(value, np.ndarray) else value
-
-
-def same(name: str, kind: str, *args: Any, changed: bool = False) -> None:
-    """A kernel's results, or what it changed in its arguments, are the reference's."""
-    copies = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
-    given = [there(a) for a in args]
-    assert gpu().override(name) is not None
-    found = getattr(gpu().kernels, name)(*given)
-    expected = partial(find(name), np)(*copies)
-    if changed:
-        found, expected = given, copies
-    for mine, theirs in zip(*[x if isinstance(x, (tuple, list)) else (x,) for x in (found, expected)], strict=True):
-        if isinstance(theirs, (np.ndarray, np.generic)):
-            mine = gpu().to_host(mine)
-            assert mine.dtype == theirs.dtype and mine.shape == np.shape(theirs)
-            np.testing.assert_allclose(mine, theirs, **TOLERANCE[kind])
-        else:
-            assert (mine is None) == (theirs is None)
+pytestmark = needs_a_device
 
 
 @every_kind
@@ -108,7 +73,21 @@ def test_layer_norm(centered: bool, affine: bool, kind: str) -> None:
     _, mean, rstd = find("normalize")(np, x, weight, None, 1e-5, (2,), (1, 1, 70), centered)
     for needs in ((True, True, True), (True, False, False), (False, True, True)):
         same("normalize_backward", kind, g, x, mean, rstd, weight, (2,), (1, 1, 70), (70,), False, needs)
-    same("normalize", kind, x, None, None, 1e-5, (1, 2), (1, 3, 1), centered)  # groups: the reference's way
+    same("normalize", kind, x, None, None, 1e-5, (1, 2), (1, 3, 1), centered)  # other axes: the reference's way
+
+
+@every_kind
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("inner", [(2, 3, 4, 10), (1, 1, 2, 1), (40, 2, 3, 5)])
+def test_group_norm(inner: tuple[int, ...], affine: bool, kind: str) -> None:
+    x, g, channels = numbers(kind, *inner), numbers(kind, *inner, seed=1), inner[1] * inner[2]
+    weight, bias = (numbers(kind, channels, seed=2), numbers(kind, channels, seed=3)) if affine else (None, None)
+    broadcast = (1, *inner[1:3], 1)
+    same("normalize", kind, x, weight, bias, 1e-5, (2, 3), broadcast, True, alone=True)
+    _, mean, rstd = find("normalize")(np, x, weight, None, 1e-5, (2, 3), broadcast, True)
+    for needs in ((True, True, True), (True, False, False), (False, False, True)):
+        same("normalize_backward", kind, g, x, mean, rstd, weight, (2, 3), broadcast, (channels,), False, needs,
+             alone=True)
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64", "float16"])

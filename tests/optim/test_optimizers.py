@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -303,3 +304,14 @@ def test_learning_to_divide_the_plane() -> None:
         nn.utils.clip_grad_norm_(net.parameters(), max_norm=1.0)
         opt.step()
     assert last.item() < 0.2 < first.item()
+
+
+def test_gradients_that_were_forgotten_are_not_kept():
+    p = dg.nn.Parameter(dg.ones(100))
+    opt = optim.Adam([p])
+    for step in range(4):
+        (p * p).sum().backward()
+        opt.step()
+        memory = weakref.ref(p.grad.array)
+        opt.zero_grad()
+        assert step == 0 or memory() is None  # the first might have been in memory that stays

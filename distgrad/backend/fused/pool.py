@@ -33,12 +33,13 @@ def max_pool2d(x: Any, kernel_size: Pair, stride: Pair, padding: Pair, dilation:
     return y, where
 
 
-def max_pool2d_backward(g: Any, where: Any, size: Pair) -> Any:
+def max_pool2d_backward(g: Any, where: Any, size: Pair, kernel_size: Pair, stride: Pair, padding: Pair,
+                        dilation: Pair) -> Any:
     """As the reference: g added up at the winners' places, (N, C, *size). Sums of windows that share a winner are
     made in g's dtype, so they may differ by its rounding."""
     loop = _BACKWARD[g.dtype] if g.size and where.dtype == _PLACE and where.shape == g.shape else None
     if loop is None:
-        return reference.max_pool2d_backward(np, g, where, size)
+        return reference.max_pool2d_backward(np, g, where, size, kernel_size, stride, padding, dilation)
     g, where = straight(g), straight(where)
     n, c = g.shape[:2]
     gx = np.empty((n, c, *size), g.dtype)

@@ -61,7 +61,7 @@ def sgd_plan(ps: Sequence[Any], bufs: Sequence[Any] | None) -> Callable[..., Non
     plain = _reference_sgd(np, ps, bufs)
 
     def run(gs: Sequence[Any], lr: float, momentum: float, dampening: float, weight_decay: float, nesterov: bool,
-            first: bool, factor: float) -> None:
+            first: bool, factor: Any) -> None:
         gradients = table.gradients(gs) if loop is not None else None
         if loop is None or gradients is None:
             plain(gs, lr, momentum, dampening, weight_decay, nesterov, first, factor)
@@ -84,7 +84,7 @@ def adam_plan(ps: Sequence[Any], ms: Sequence[Any], vs: Sequence[Any],
     plain = _reference_adam(np, ps, ms, vs, vmaxs)
 
     def run(gs: Sequence[Any], lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, decoupled: bool,
-            step: int, factor: float) -> None:
+            step: int, factor: Any) -> None:
         gradients = table.gradients(gs) if loop is not None else None
         if loop is None or gradients is None:
             plain(gs, lr, beta1, beta2, eps, weight_decay, decoupled, step, factor)
@@ -97,13 +97,13 @@ def adam_plan(ps: Sequence[Any], ms: Sequence[Any], vs: Sequence[Any],
 
 
 def sgd_(p: Any, g: Any, buf: Any, lr: float, momentum: float, dampening: float, weight_decay: float, nesterov: bool,
-         first: bool, factor: float) -> None:
+         first: bool, factor: Any) -> None:
     """As the reference, with the same bits: p -= lr * d, smoothed by momentum."""
     sgd_plan([p], None if buf is None else [buf])([g], lr, momentum, dampening, weight_decay, nesterov, first, factor)
 
 
 def adam_(p: Any, g: Any, m: Any, v: Any, vmax: Any, lr: float, beta1: float, beta2: float, eps: float,
-          weight_decay: float, decoupled: bool, step: int, factor: float) -> None:
+          weight_decay: float, decoupled: bool, step: int, factor: Any) -> None:
     """As the reference, with the same bits: Adam; AdamW with `decoupled`, AMSGrad with `vmax`."""
     update = adam_plan([p], [m], [v], None if vmax is None else [vmax])
     update([g], lr, beta1, beta2, eps, weight_decay, decoupled, step, factor)

@@ -8,7 +8,7 @@ Loaded when a tensor is first put on a CUDA device, never by `import distgrad`.
 
 from __future__ import annotations
 
-from ..base import register
+from ..base import found_several, register
 from .driver import load
 
 __all__ = ["cupy"]
@@ -17,4 +17,5 @@ cupy = load()  # raises, and says why, where there is no device; the next attemp
 
 from .device import GPU  # noqa: E402 - it is imported only where cupy is
 
-register(GPU())
+if register(GPU()).several:
+    found_several()

@@ -1,73 +1,29 @@
 """The CUDA backend: cupy's namespace, memory of several devices, copies that run beside the computation.
 
 Work is queued on cupy's current stream. Copies to the host that were begun with `start_to_host` run on a stream of
-their own, after what was queued before; all other copies return when the host's memory may be used again.
+their own, after what was queued before; all other copies return when the host's memory may be used again, unless they
+are told not to wait.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import cupy
-import cupyx
 import numpy as np
 
+from ...errors import OutOfMemoryError
 from ..base import Backend, Copy, Device
-from . import driver, kernels, memory
+from ..collectives import Collectives
+from . import copies, current, driver, kernels, memory, nccl
+from .beside import Beside
+from .namespace import Namespace
 from .random import uniform
 
 __all__ = ["GPU"]
-
-
-class _Linalg:
-    """cupy.linalg, whose routines raise LinAlgError as numpy's do."""
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(cupy.linalg, name)
-        if isinstance(found, type) or not callable(found):
-            return found
-
-        def checked(*args: Any, **kwargs: Any) -> Any:
-            with cupyx.errstate(linalg="raise"):
-                return found(*args, **kwargs)
-
-        setattr(self, name, checked)
-        return checked
-
-
-class _Namespace:
-    """cupy, with what numpy has beside it."""
-
-    linalg = _Linalg()
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(cupy, name)
-        setattr(self, name, found)
-        return found
-
-    @staticmethod
-    def errstate(**kwargs: Any) -> AbstractContextManager[None]:
-        """A device warns of no overflow."""
-        return nullcontext()
-
-
-class _DeviceCopy(Copy):
-    """A copy on a stream of its own."""
-
-    def __init__(self, ended: Any, array: Any) -> None:
-        self._ended = ended
-        self._array = array  # its memory must not go to somebody else meanwhile
-
-    @property
-    def done(self) -> bool:
-        return bool(self._ended.done)
-
-    def wait(self) -> None:
-        self._ended.synchronize()
-        self._array = None
 
 
 class GPU(Backend):
@@ -75,10 +31,13 @@ class GPU(Backend):
 
     name = "cuda"
     array_type = cupy.ndarray
+    speaks = True
 
     def __init__(self) -> None:
         super().__init__()
-        self.xp: Any = _Namespace()
+        self.several = self.count() > 1
+        self.xp: Any = Namespace(cupy, self.several)
+        self._special: Any = None
         self._copying: dict[int, Any] = {}  # device -> the stream of copies to the host
         cupy.cuda.set_allocator(memory.allocate)
 
@@ -89,18 +48,31 @@ class GPU(Backend):
 
     @property
     def special(self) -> Any:
-        import cupyx.scipy.special
+        if self._special is None:
+            import cupyx.scipy.special
 
-        return cupyx.scipy.special
+            self._special = Namespace(cupyx.scipy.special, self.several)
+        return self._special
 
     def override(self, name: str) -> Callable[..., Any] | None:
-        return kernels.find(name)
+        found = kernels.find(name)
+        return Beside(found) if self.several and found is not None else found
+
+    def bind(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        bound = super().bind(function)
+        return Beside(bound) if self.several else bound
+
+    def beside(self, array: Any) -> AbstractContextManager[Any] | None:
+        if self.several and array.data.device_id != current.current():
+            context: AbstractContextManager[Any] = cupy.cuda.Device(array.data.device_id)
+            return context
+        return None
 
     # -- devices
 
     def current(self) -> int:
         """The number of the device on which new arrays lie."""
-        return int(cupy.cuda.runtime.getDevice())
+        return current.current()
 
     def count(self) -> int:
         """How many devices there are."""
@@ -118,43 +90,65 @@ class GPU(Backend):
                                f"{f'are {found} CUDA devices, cuda:0 to cuda:{found - 1}' if found > 1 else ''}")
         return device
 
+    def _number(self, device: Device) -> int:
+        number = self.place(device).index
+        return 0 if number is None else number
+
     def using(self, device: Device) -> AbstractContextManager[Any]:
-        context: AbstractContextManager[Any] = cupy.cuda.Device(self.place(device).index)
-        return context
+        return current.using(self._number(device))
 
     def synchronize(self, device: Device | None = None) -> None:
         with self.using(device or self.device):
             cupy.cuda.runtime.deviceSynchronize()
+        copies.in_flight.let_go()
 
     # -- memory and copies
 
-    def from_host(self, array: Any, device: Device | None = None) -> Any:
-        host = np.asarray(array)
+    def from_host(self, array: Any, device: Device | None = None, non_blocking: bool = False) -> Any:
         with self.using(device or self.device):
-            return cupy.array(host, order="F" if host.flags.f_contiguous and not host.flags.c_contiguous else "C")
+            return copies.from_host(np.asarray(array), non_blocking)
 
-    def to_host(self, array: Any, out: Any = None) -> np.ndarray:
-        if out is None:
-            return array.get(order="A")
-        if array.shape == out.shape and out.flags.c_contiguous:
-            return array.get(out=out)
-        out[...] = array.get()
+    def to_host(self, array: Any, out: Any = None, non_blocking: bool = False) -> np.ndarray:
+        with array.device:
+            if out is None and non_blocking:
+                out = self._pinned_like(array)
+                copies.to_host(array, out)
+            elif out is None:
+                out = array.get(order="A")
+            elif array.shape == out.shape and out.flags.c_contiguous:
+                array.get(out=out)
+            else:
+                out[...] = array.get()
         return out
 
-    def fill_from_host(self, array: Any, host: np.ndarray) -> None:
-        if array.flags.c_contiguous and host.flags.c_contiguous and array.dtype == host.dtype:
-            with array.device:
-                array.set(host)
-        else:
-            array[...] = self.from_host(host, self.device_of(array))
+    def fill_from_host(self, array: Any, host: np.ndarray, non_blocking: bool = False) -> None:
+        with array.device:
+            if array.flags.c_contiguous and host.flags.c_contiguous and array.dtype == host.dtype:
+                copies.fill(array, host, non_blocking)
+            else:
+                array[...] = copies.from_host(host, non_blocking)
+
+    def between(self, array: Any, device: Device) -> Any:
+        return copies.peer(array, device)
 
     def host_memory(self, shape: Any, dtype: Any) -> np.ndarray:
-        count = int(np.prod(shape, dtype=np.int64))
-        kind = np.dtype(dtype)
-        if not count:
-            return np.empty(shape, kind)
-        pinned = cupy.cuda.alloc_pinned_memory(count * kind.itemsize)  # from cupy's pool of such memory
-        return np.frombuffer(pinned, kind, count).reshape(shape)
+        try:
+            return memory.pinned(shape, dtype)
+        except OutOfMemoryError:  # copies are slower, and right
+            return np.empty(shape, dtype)
+
+    def _pinned_like(self, array: Any) -> np.ndarray:
+        if copies.turned(array):
+            return self.host_memory(array.shape[::-1], array.dtype).T
+        return self.host_memory(array.shape, array.dtype)
+
+    def is_pinned(self, host: np.ndarray) -> bool:
+        return copies.is_pinned(host)
+
+    def pinned(self, host: np.ndarray) -> np.ndarray:
+        out = memory.pinned(host.shape, host.dtype)
+        out[...] = host
+        return out
 
     def pin(self, host: np.ndarray) -> None:
         if not host.nbytes:
@@ -169,13 +163,7 @@ class GPU(Backend):
             stream = self._copying.get(device.id)
             if stream is None:
                 stream = self._copying[device.id] = cupy.cuda.Stream(non_blocking=True)
-            written = cupy.cuda.Event(block=False, disable_timing=True)
-            written.record(cupy.cuda.get_current_stream())
-            stream.wait_event(written)
-            array.get(stream=stream, out=out, blocking=False)
-            ended = cupy.cuda.Event(block=False, disable_timing=True)
-            ended.record(stream)
-        return _DeviceCopy(ended, array)
+            return copies.start_to_host(array, out, stream)
 
     def address(self, array: Any) -> int:
         return int(array.data.ptr)
@@ -183,6 +171,23 @@ class GPU(Backend):
     def uniform(self, stream: Any, shape: Any, device: Device | None = None) -> Any:
         with self.using(device or self.device):
             return uniform(stream, shape)
+
+    # -- collectives among devices
+
+    def identity(self, device: Device) -> str:
+        return str(cupy.cuda.runtime.deviceGetPCIBusId(device.index))
+
+    def why_no_collectives(self) -> str:
+        return nccl.missing()
+
+    def collectives_version(self) -> int:
+        return nccl.version()
+
+    def collective_id(self) -> bytes:
+        return nccl.collective_id()
+
+    def collectives(self, unique_id: bytes, rank: int, size: int) -> Collectives:
+        return nccl.DeviceCollectives(unique_id, rank, size)
 
     # -- what distgrad.cuda tells
 
@@ -198,17 +203,40 @@ class GPU(Backend):
             return int(free), int(total)
 
     def empty_cache(self) -> None:
-        """Give unused memory of the pools back to the devices."""
+        """Give unused memory of the pools back to the devices, and to the host."""
+        copies.in_flight.let_go()
         memory.pool.free_all_blocks()
+        memory.pinned_pool.free_all_blocks()
 
     def select(self, device: Device) -> None:
         """Make a device the current one of this thread."""
-        cupy.cuda.Device(self.place(device).index).use()
+        current.select(self._number(device))
 
-    def title(self, device: Device) -> str:
-        """The name under which a device is sold."""
-        name = cupy.cuda.runtime.getDeviceProperties(self.place(device).index)["name"]
-        return name.decode() if isinstance(name, bytes) else str(name)
+    def properties(self, device: Device) -> dict[str, Any]:
+        """What CUDA says about a device."""
+        found: dict[str, Any] = cupy.cuda.runtime.getDeviceProperties(self._number(device))
+        return found
+
+    def new_stream(self, device: Device, priority: int = 0) -> Any:
+        """A stream beside all others of the device."""
+        with self.using(device):
+            return cupy.cuda.Stream(non_blocking=True, **({"priority": priority} if priority else {}))
+
+    def stream_of(self, device: Device) -> Any:
+        """The stream on which this thread's work on the device is queued."""
+        return cupy.cuda.get_current_stream(self._number(device))
+
+    def default_stream(self) -> Any:
+        """The one that is current where nothing was said."""
+        return cupy.cuda.Stream.null
+
+    def new_event(self, timed: bool, blocking: bool) -> Any:
+        """An event of the current device."""
+        return cupy.cuda.Event(block=blocking, disable_timing=not timed)
+
+    def elapsed_time(self, start: Any, end: Any) -> float:
+        """Milliseconds between two events that have been reached."""
+        return float(cupy.cuda.get_elapsed_time(start, end))
 
 
 def _unpin(where: int) -> None:

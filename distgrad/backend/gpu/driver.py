@@ -11,7 +11,7 @@ from typing import Any
 
 from ...config import config, preset
 
-__all__ = ["count", "load"]
+__all__ = ["count", "load", "readable"]
 
 _INSTALL = ('pip install "distgrad[cuda12]" for a driver of CUDA 12, "distgrad[cuda13]" for one of CUDA 13 '
             "(nvidia-smi says which)")
@@ -53,8 +53,8 @@ def count(cupy: Any) -> int:
         raise RuntimeError("device 'cuda' needs NVIDIA's driver, which is not here: install it (or start the container "
                            "with its GPUs, as docker's --gpus all does), or use device='cpu'")
     if driver // 1000 < built // 1000:
-        raise RuntimeError(f"the driver supports CUDA {_version(driver)}, but cupy was built for CUDA "
-                           f"{_version(built)}: pip uninstall cupy-cuda{built // 1000}x, then "
+        raise RuntimeError(f"the driver supports CUDA {readable(driver)}, but cupy was built for CUDA "
+                           f"{readable(built)}: pip uninstall cupy-cuda{built // 1000}x, then "
                            f'pip install "distgrad[cuda{driver // 1000}]", or install a newer driver')
     try:
         found: int = runtime.getDeviceCount()
@@ -69,5 +69,6 @@ _HIDDEN = ("nvidia-smi lists the devices of this machine; CUDA_VISIBLE_DEVICES, 
            "or a container without them hides them")
 
 
-def _version(number: int) -> str:
+def readable(number: int) -> str:
+    """A version of CUDA as people write it: 12090 is 12.9."""
     return f"{number // 1000}.{number % 1000 // 10}"

@@ -6,13 +6,15 @@ the loss is what backward wants again.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from ..base import of
 from ._register import kernel
 from ._wide import wide
 
 __all__ = ["class_coefficients", "cross_entropy", "cross_entropy_backward", "nll_loss", "nll_loss_backward",
-           "row_weights"]
+           "probabilities", "row_weights"]
 
 
 @kernel
@@ -20,16 +22,17 @@ def row_weights(xp: Any, target: Any, classes: int, weight: Any, ignore_index: i
     """The target with ignored rows set to class 0, and each row's weight: 0 where ignored.
 
     Raises:
-        IndexError: a target that is neither a class nor `ignore_index`.
+        IndexError: a target that is neither a class nor `ignore_index`. On a device which would have to wait for the
+            answer, such a row weighs NaN instead.
     """
     kept = target != ignore_index
     safe = xp.where(kept, target, 0).astype("int64", copy=False)
     outside = (safe < 0) | (safe >= classes)
-    if outside.any():
+    if not of(safe).kernels.in_range(safe, 0, classes):
         wrong = safe[outside][0].item()
         raise IndexError(f"target {wrong} is no class: there are {classes} classes, numbered from 0, and "
                          f"ignore_index is {ignore_index}")
-    r = kept.astype(dtype)
+    safe, r = xp.where(outside, 0, safe), xp.where(outside, math.nan, kept).astype(dtype)
     if weight is not None:
         r *= weight[safe]
     return safe, r
@@ -93,9 +96,7 @@ def cross_entropy_backward(xp: Any, g: Any, e: Any, s: Any, safe: Any, r: Any, t
         gx = e * ((picked + spread * total) / s)[:, None]
         gx -= spread[:, None] if weight is None else spread[:, None] * weight
     gx[xp.arange(rows), safe] -= picked
-    ignored = target == ignore_index
-    if ignored.any():
-        gx[ignored] = 0  # not a product with 0: an ignored row may hold inf or NaN
+    gx[target == ignore_index] = 0  # not a product with 0: an ignored row may hold inf or NaN
     return gx.astype(g.dtype, copy=False)
 
 
@@ -118,6 +119,12 @@ def nll_loss_backward(xp: Any, g: Any, safe: Any, r: Any, classes: int, reductio
     gx = xp.zeros((safe.shape[0], classes), r.dtype)
     gx[xp.arange(safe.shape[0]), safe] = -(_row_gradients(wide(g), r, reduction) * r)
     return gx.astype(g.dtype, copy=False)
+
+
+@kernel
+def probabilities(xp: Any, x: Any) -> bool:
+    """Whether all elements are in [0, 1]. A device on which asking would mean to wait may answer True."""
+    return bool(((x >= 0) & (x <= 1)).all())
 
 
 @kernel

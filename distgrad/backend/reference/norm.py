@@ -11,7 +11,7 @@ from typing import Any
 
 from ._register import kernel
 
-__all__ = ["norm_blocks", "norms_of"]
+__all__ = ["clip_factor", "multiply_", "norm_blocks", "norms_of"]
 
 _BLOCKS = 16  # grid blocks worked on at a time: the float64 copy stays in cache
 
@@ -46,6 +46,23 @@ def norms_of(xp: Any, arrays: Sequence[Any], norm_type: float, grid: int) -> Any
     """`norm_blocks` of arrays of any shape, each with blocks of its own, one array's after the other's."""
     parts = [norm_blocks(xp, x.reshape(-1), norm_type, grid) for x in arrays]
     return xp.concatenate(parts) if parts else xp.zeros(0, "float64")
+
+
+@kernel
+def clip_factor(xp: Any, norm: Any, max_norm: float, dtype: Any) -> Any:
+    """min(1, max_norm / (norm + 1e-6)), computed in float64, as an array of one element; NaN stays NaN."""
+    return xp.minimum(max_norm / (norm.astype("float64") + 1e-6), 1.0).astype(dtype)
+
+
+@kernel
+def multiply_(xp: Any, arrays: Sequence[Any], factor: Any) -> None:
+    """Each array times a factor, in place.
+
+    Args:
+        factor: a number, rounded to the arrays' dtype, or an array of one element.
+    """
+    for x in arrays:
+        x *= x.dtype.type(factor) if isinstance(factor, float) else factor
 
 
 def _values(xp: Any, part: Any, norm_type: float, out: Any) -> Any:

@@ -74,8 +74,12 @@ def _inside(xp: Any, x: Any, i: int, j: int, stride: Pair, padding: Pair, dilati
 
 
 @kernel
-def max_pool2d_backward(xp: Any, g: Any, where: Any, size: Pair) -> Any:
-    """g added up at the winners' places: (N, C, *size)."""
+def max_pool2d_backward(xp: Any, g: Any, where: Any, size: Pair, kernel_size: Pair, stride: Pair, padding: Pair,
+                        dilation: Pair) -> Any:
+    """g added up at the winners' places: (N, C, *size).
+
+    The places alone say where; the window is for devices on which an element better looks for its windows.
+    """
     n, c = g.shape[:2]
     pixels = size[0] * size[1]
     flat = (where.reshape(n * c, -1) + pixels * xp.arange(n * c)[:, None]).reshape(-1)

@@ -57,13 +57,13 @@ def weight_gradients(dx: Any, dh: Any, x: Any, before: Any, w_ih: Any, wanted: S
         before: the state that each step started from, (T, B, P).
     """
     kernels = of(x).kernels
-    gb_ih = dx.reshape(-1, dx.shape[2]).sum(axis=0) if wanted[3] else None
+    gb_ih = kernels.sum_leading(dx, 2) if wanted[3] else None
     if not wanted[4]:
         gb_hh = None
     elif dh is dx and gb_ih is not None:
         gb_hh = gb_ih.copy()
     else:
-        gb_hh = dh.reshape(-1, dh.shape[2]).sum(axis=0)
+        gb_hh = kernels.sum_leading(dh, 2)
     return (kernels.linear_grad_input(dx, w_ih) if wanted[0] else None,
             kernels.linear_grad_weight(dx, x) if wanted[1] else None,
             kernels.linear_grad_weight(dh, before) if wanted[2] else None, gb_ih, gb_hh)

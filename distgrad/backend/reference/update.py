@@ -1,6 +1,7 @@
 """The update of parameters, in place over flat arrays, in pieces small enough that temporaries stay in cache.
 
-`factor` multiplies each gradient as it is read: a clip that is still to be applied costs no pass.
+`factor` multiplies each gradient as it is read: a clip that is still to be applied costs no pass. It is a number, or
+an array of one element where only the device knows the number.
 Optimizers decide about groups and steps; here are only arrays and numbers.
 """
 
@@ -24,7 +25,7 @@ def _pieces(size: int) -> Iterator[slice]:
 
 @kernel
 def sgd_(xp: Any, p: Any, g: Any, buf: Any, lr: float, momentum: float, dampening: float, weight_decay: float,
-         nesterov: bool, first: bool, factor: float) -> None:
+         nesterov: bool, first: bool, factor: Any) -> None:
     """p -= lr * d, where d = factor * g + weight_decay * p, smoothed by momentum.
 
     buf = d at the first step, then momentum * buf + (1 - dampening) * d; d becomes buf, or
@@ -54,7 +55,7 @@ def sgd_(xp: Any, p: Any, g: Any, buf: Any, lr: float, momentum: float, dampenin
 
 @kernel
 def adam_(xp: Any, p: Any, g: Any, m: Any, v: Any, vmax: Any, lr: float, beta1: float, beta2: float, eps: float,
-          weight_decay: float, decoupled: bool, step: int, factor: float) -> None:
+          weight_decay: float, decoupled: bool, step: int, factor: Any) -> None:
     """Adam (Kingma and Ba, 2015); AdamW with `decoupled`, AMSGrad with `vmax`. `step` counts from 1.
 
     m += (1 - beta1) * (d - m);  v = beta2 * v + (1 - beta2) * d * d

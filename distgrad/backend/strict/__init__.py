@@ -41,19 +41,19 @@ class Strict(Backend):
             self._special = Namespace(scipy.special, _SPECIAL)
         return self._special
 
-    def from_host(self, array: Any, device: Device | None = None) -> StrictArray:
+    def from_host(self, array: Any, device: Device | None = None, non_blocking: bool = False) -> StrictArray:
         host = np.array(array, order="K")
         transfers.note("from_host", host.nbytes)
         return StrictArray(host)
 
-    def fill_from_host(self, array: StrictArray, host: np.ndarray) -> None:
+    def fill_from_host(self, array: StrictArray, host: np.ndarray, non_blocking: bool = False) -> None:
         transfers.note("from_host", host.nbytes)
         array.write(host)
 
     def address(self, array: StrictArray) -> int:
         return array.address
 
-    def to_host(self, array: StrictArray, out: Any = None) -> np.ndarray:
+    def to_host(self, array: StrictArray, out: Any = None, non_blocking: bool = False) -> np.ndarray:
         transfers.note("to_host", array.nbytes)
         return array.read(out)
 

@@ -10,6 +10,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partialmethod
+from threading import Lock
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,6 +20,9 @@ from ..._typing import DType, Shape
 __all__ = ["Flags", "StrictArray", "Transfers", "call", "only_numpys", "refuse", "transfers"]
 
 _new = object.__new__
+
+
+_counting = Lock()  # simulated ranks count from several threads
 
 
 @dataclass
@@ -39,8 +43,14 @@ class Transfers:
 
     def note(self, way: str, nbytes: int) -> None:
         """Count one array."""
-        setattr(self, way, getattr(self, way) + 1)
-        setattr(self, f"bytes_{way}", getattr(self, f"bytes_{way}") + nbytes)
+        with _counting:
+            setattr(self, way, getattr(self, way) + 1)
+            setattr(self, f"bytes_{way}", getattr(self, f"bytes_{way}") + nbytes)
+
+    def note_scalar(self) -> None:
+        """Count one value that is read."""
+        with _counting:
+            self.scalars += 1
 
     def reset(self) -> None:
         """Count from zero."""
@@ -102,12 +112,12 @@ class StrictArray:
     __float__ = __int__ = __index__ = __complex__ = _no_number
 
     def __bool__(self) -> bool:
-        transfers.scalars += 1
+        transfers.note_scalar()
         return bool(self._memory)
 
     def item(self, *index: Any) -> Any:
         """One element as a Python number."""
-        transfers.scalars += 1
+        transfers.note_scalar()
         return self._memory.item(*index)
 
     def tolist(self) -> Any:

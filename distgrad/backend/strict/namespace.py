@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .array import call, only_numpys, transfers
+from .array import StrictArray, call, only_numpys, transfers
 
 __all__ = ["Namespace"]
 
@@ -80,7 +80,7 @@ class _Function:
         self.name = name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.name in _MAKERS and args and isinstance(args[0], (list, tuple)):
+        if self.name in _MAKERS and args and not isinstance(args[0], StrictArray):  # numbers travel too
             transfers.note("from_host", 0)
         if self.name != "copyto":
             only_numpys(kwargs)

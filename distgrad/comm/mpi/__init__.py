@@ -6,6 +6,6 @@ It hands out `Communicator` objects and keeps mpi4py to itself.
 from __future__ import annotations
 
 from .communicator import MPICommunicator, wrap
-from .library import is_loaded, library
+from .library import is_loaded, library, takes_cuda
 
-__all__ = ["MPICommunicator", "is_loaded", "library", "wrap"]
+__all__ = ["MPICommunicator", "is_loaded", "library", "takes_cuda", "wrap"]

@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from ...backend import of
 from ...errors import CollectiveMismatchError
 from ..arguments import RESERVED_TAG
 from ..base import Communicator
 from ..deadline import report
-from .library import library
+from .library import library, takes_cuda
 from .patience import wait_for
 from .watch import expect_farewells, start, watched
 
@@ -73,7 +74,6 @@ class MPICommunicator(Communicator):
     """
 
     ranks_are_processes = True
-    takes_cuda = True  # mpi4py hands such memory on; whether the library can do with it, the user says
 
     def __init__(self, duplicate: Any, name: str) -> None:
         super().__init__(duplicate.Get_rank(), duplicate.Get_size(), name)
@@ -82,6 +82,20 @@ class MPICommunicator(Communicator):
         duplicate.Set_errhandler(self._mpi.ERRORS_RETURN)
         if self.size > 1:
             start(self)
+
+    @property
+    def takes_cuda(self) -> bool:
+        """Yes, for mpi4py hands such memory on; that the library can do with it, the user has said.
+
+        Raises:
+            RuntimeError: the library says that it cannot: it would crash.
+        """
+        if takes_cuda() is False:
+            vendor = self._mpi.Get_library_version().splitlines()[0].split(",")[0].strip("\0 ")
+            raise RuntimeError(f"{self._who()}: DISTGRAD_CUDA_MPI=1 says that MPI takes CUDA memory, but this library "
+                               f"({' '.join(vendor.split())}) says that it does not: unset DISTGRAD_CUDA_MPI, and "
+                               "device memory goes by way of the host, or use an MPI that was built with CUDA")
+        return True
 
     def library_allreduce(self, send: Any | None, recv: Any) -> None:
         """The MPI library's own sum, in an order of its own; of `recv` in place where `send` is None.
@@ -106,9 +120,9 @@ class MPICommunicator(Communicator):
         if units.size > _LIMIT:
             self._allgather_pieces(send, recv, counts)
             return
-        mine = self._mpi.IN_PLACE if send is None else _units(send)[0]
+        mine = self._mpi.IN_PLACE if send is None else _given(_units(send)[0])
         with watched(self):
-            self._finish(self._comm.Iallgatherv(mine, [units, [count * scale for count in counts]]))
+            self._finish(self._comm.Iallgatherv(mine, [_given(units), [count * scale for count in counts]]))
 
     def _alltoallv(self, send: Any, sendcounts: Sequence[int], recv: Any, recvcounts: Sequence[int],
                    largest: int) -> None:
@@ -119,18 +133,18 @@ class MPICommunicator(Communicator):
                                   target, [count * scale for count in recvcounts])
             return
         with watched(self):
-            self._finish(self._comm.Ialltoallv([source, [count * scale for count in sendcounts]],
-                                               [target, [count * scale for count in recvcounts]]))
+            self._finish(self._comm.Ialltoallv([_given(source), [count * scale for count in sendcounts]],
+                                               [_given(target), [count * scale for count in recvcounts]]))
 
     def _broadcast(self, buffer: Any, root: int) -> None:
         for piece in _pieces(buffer):
             with watched(self):
-                self._finish(self._comm.Ibcast(piece, root))
+                self._finish(self._comm.Ibcast(_given(piece), root))
 
     def _send(self, buffer: Any, dest: int, tag: int) -> None:
         for piece in _pieces(buffer):
             with watched(self, f"send to rank {dest} with tag {tag}"):
-                self._finish(self._comm.Isend(piece, dest, tag))
+                self._finish(self._comm.Isend(_given(piece), dest, tag))
 
     def _recv(self, buffer: Any, source: int, tag: int) -> None:
         mpi = self._mpi
@@ -143,7 +157,7 @@ class MPICommunicator(Communicator):
                 message.Recv(np.empty(length, np.uint8))
                 raise CollectiveMismatchError(f"{self._who()}: rank {source} sent {length} bytes with tag {tag}, but "
                                               f"recv expects {piece.nbytes}")
-            message.Recv(piece)
+            message.Recv(_given(piece))
 
     def _dup(self, name: str) -> MPICommunicator:
         with watched(self):
@@ -175,7 +189,7 @@ class MPICommunicator(Communicator):
         for rank, count in enumerate(counts):
             part = recv[begin:begin + count]
             if rank == self.rank and send is not None:
-                np.copyto(part, send)
+                part[...] = send  # numpy's, or a device's
             self._broadcast(part, rank)
             begin += count
 
@@ -189,9 +203,26 @@ class MPICommunicator(Communicator):
             incoming = _pieces(recv[start:start + recvcounts[source]])
             for out, into in zip_longest(outgoing, incoming):
                 with watched(self):
-                    self._comm.Sendrecv(send[:0] if out is None else out, null if out is None else dest, RESERVED_TAG,
-                                        recv[:0] if into is None else into, null if into is None else source,
-                                        RESERVED_TAG)
+                    self._comm.Sendrecv(_given(send[:0] if out is None else out), null if out is None else dest,
+                                        RESERVED_TAG, _given(recv[:0] if into is None else into),
+                                        null if into is None else source, RESERVED_TAG)
+
+
+class _OnDevice:
+    """Device memory as mpi4py takes it: where it lies, and how many integers of which size.
+
+    An array offers itself in several ways, each with rules of its own for streams; `staging` has synchronised.
+    """
+
+    def __init__(self, units: Any) -> None:
+        self.units = units  # alive as long as MPI has the address
+        self.__cuda_array_interface__ = {"shape": units.shape, "typestr": units.dtype.str, "strides": None,
+                                         "data": (of(units).address(units), False), "version": 3, "stream": None}
+
+
+def _given(units: Any) -> Any:
+    """What mpi4py is handed for flat memory of the host or of a device."""
+    return units if isinstance(units, np.ndarray) else _OnDevice(units)
 
 
 def _units(flat: Any) -> tuple[Any, int]:

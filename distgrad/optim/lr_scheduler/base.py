@@ -8,11 +8,29 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from ..optimizer import Optimizer
 
-__all__ = ["LRScheduler"]
+__all__ = ["LRScheduler", "Scheduled", "check_scheduled"]
+
+
+class Scheduled(Protocol):
+    """What a schedule asks of an optimizer, be it whole on every rank or sharded.
+
+    Attributes:
+        param_groups: dictionaries with an 'lr' each.
+        steps_taken: how often `step` was called.
+    """
+
+    param_groups: list[dict[str, Any]]
+    steps_taken: int
+
+
+def check_scheduled(name: str, optimizer: Any) -> None:
+    """Raise TypeError unless it is an optimizer."""
+    if not (hasattr(optimizer, "param_groups") and hasattr(optimizer, "steps_taken")):
+        raise TypeError(f"{name} takes an optimizer, got {type(optimizer).__name__}")
 
 
 class LRScheduler:
@@ -31,9 +49,8 @@ class LRScheduler:
         KeyError: going on from a last_epoch with groups that have no 'initial_lr'.
     """
 
-    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"{type(self).__name__} takes an optimizer, got {type(optimizer).__name__}")
+    def __init__(self, optimizer: Scheduled, last_epoch: int = -1) -> None:
+        check_scheduled(type(self).__name__, optimizer)
         self.optimizer = optimizer
         for number, group in enumerate(optimizer.param_groups):
             if last_epoch == -1:
@@ -56,8 +73,9 @@ class LRScheduler:
 
     def step(self) -> None:
         """Count one epoch and set the learning rates; call it after `optimizer.step()`."""
-        untouched = self.last_epoch == 0 and self.optimizer.steps_taken == 0
-        if untouched and type(self.optimizer).step is Optimizer.step:
+        kind = type(self.optimizer)
+        counts = not issubclass(kind, Optimizer) or kind.step is Optimizer.step  # else its step is the user's own
+        if counts and self.last_epoch == 0 and self.optimizer.steps_taken == 0:
             warnings.warn("a schedule's step() came before the optimizer's first: the first learning rate is never "
                           "used; call optimizer.step() first", UserWarning, stacklevel=2)
         self._advance()

@@ -6,8 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..optimizer import Optimizer
-from .base import LRScheduler
+from .base import LRScheduler, Scheduled
 
 __all__ = ["ChainedScheduler", "SequentialLR"]
 
@@ -37,7 +36,7 @@ class SequentialLR(_Composed):
         ValueError: not one milestone fewer than schedules, none, or schedules of another optimizer.
     """
 
-    def __init__(self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int],
+    def __init__(self, optimizer: Scheduled, schedulers: Sequence[LRScheduler], milestones: Sequence[int],
                  last_epoch: int = -1) -> None:
         if not schedulers or len(milestones) != len(schedulers) - 1:
             raise ValueError(f"SequentialLR: {len(schedulers)} schedules need {max(len(schedulers) - 1, 0)} "
@@ -72,7 +71,7 @@ class ChainedScheduler(_Composed):
         ValueError: none, or they belong to different optimizers.
     """
 
-    def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:
+    def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Scheduled | None = None) -> None:
         if not schedulers:
             raise ValueError("ChainedScheduler needs at least one schedule")
         self.optimizer = schedulers[0].optimizer if optimizer is None else optimizer

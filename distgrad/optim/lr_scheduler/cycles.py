@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..optimizer import Optimizer
-from .base import LRScheduler
+from .base import LRScheduler, Scheduled
 
 __all__ = ["CosineAnnealingWarmRestarts", "OneCycleLR"]
 
@@ -36,7 +35,7 @@ class OneCycleLR(LRScheduler):
         ValueError: settings that make no cycle, or more steps than it has.
     """
 
-    def __init__(self, optimizer: Optimizer, max_lr: Any, total_steps: int | None = None, epochs: int | None = None,
+    def __init__(self, optimizer: Scheduled, max_lr: Any, total_steps: int | None = None, epochs: int | None = None,
                  steps_per_epoch: int | None = None, pct_start: float = 0.3, anneal_strategy: str = "cos",
                  cycle_momentum: bool = True, base_momentum: Any = 0.85, max_momentum: Any = 0.95,
                  div_factor: float = 25.0, final_div_factor: float = 1e4, three_phase: bool = False,
@@ -113,7 +112,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         ValueError: T_0 or T_mult is no positive integer.
     """
 
-    def __init__(self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0,
+    def __init__(self, optimizer: Scheduled, T_0: int, T_mult: int = 1, eta_min: float = 0.0,
                  last_epoch: int = -1) -> None:
         for name, value in (("T_0", T_0), ("T_mult", T_mult)):
             if not isinstance(value, int) or value < 1:

@@ -10,8 +10,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 
-from ..optimizer import Optimizer
-from .base import LRScheduler
+from .base import LRScheduler, Scheduled
 
 __all__ = ["ConstantLR", "CosineAnnealingLR", "ExponentialLR", "FactorLR", "LambdaLR", "LinearLR", "MultiStepLR",
            "MultiplicativeLR", "PolynomialLR", "StepLR"]
@@ -39,7 +38,7 @@ class FactorLR(LRScheduler):
 class StepLR(FactorLR):
     """Times gamma every `step_size` epochs."""
 
-    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Scheduled, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
         self.step_size = step_size
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
@@ -51,7 +50,7 @@ class StepLR(FactorLR):
 class MultiStepLR(FactorLR):
     """Times gamma at each of `milestones`; one that is there twice counts twice."""
 
-    def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1,
+    def __init__(self, optimizer: Scheduled, milestones: Iterable[int], gamma: float = 0.1,
                  last_epoch: int = -1) -> None:
         self.milestones = sorted(milestones)
         self.gamma = gamma
@@ -64,7 +63,7 @@ class MultiStepLR(FactorLR):
 class ExponentialLR(FactorLR):
     """Times gamma every epoch."""
 
-    def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Scheduled, gamma: float, last_epoch: int = -1) -> None:
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 
@@ -79,7 +78,7 @@ class ConstantLR(FactorLR):
         ValueError: the factor is outside of [0, 1].
     """
 
-    def __init__(self, optimizer: Optimizer, factor: float = 1 / 3, total_iters: int = 5,
+    def __init__(self, optimizer: Scheduled, factor: float = 1 / 3, total_iters: int = 5,
                  last_epoch: int = -1) -> None:
         if not 0 <= factor <= 1:
             raise ValueError(f"ConstantLR's factor lies in [0, 1], got {factor}")
@@ -98,7 +97,7 @@ class LinearLR(FactorLR):
         ValueError: start_factor is outside of (0, 1], or end_factor outside of [0, 1].
     """
 
-    def __init__(self, optimizer: Optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0,
+    def __init__(self, optimizer: Scheduled, start_factor: float = 1 / 3, end_factor: float = 1.0,
                  total_iters: int = 5, last_epoch: int = -1) -> None:
         if not 0 < start_factor <= 1:
             raise ValueError(f"LinearLR's start_factor lies in (0, 1], got {start_factor}")
@@ -118,7 +117,7 @@ class LinearLR(FactorLR):
 class PolynomialLR(FactorLR):
     """(1 - epoch / total_iters)^power, and 0 from `total_iters` on."""
 
-    def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Scheduled, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1) -> None:
         self.total_iters = total_iters
         self.power = power
         super().__init__(optimizer, last_epoch)
@@ -133,7 +132,7 @@ class CosineAnnealingLR(FactorLR):
     lr = eta_min + (base - eta_min) * (1 + cos(pi * epoch / T_max)) / 2 (Loshchilov and Hutter, 2017).
     """
 
-    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Scheduled, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
         self.T_max = T_max
         self.eta_min = self.floor = eta_min
         super().__init__(optimizer, last_epoch)
@@ -145,7 +144,7 @@ class CosineAnnealingLR(FactorLR):
 class LambdaLR(LRScheduler):
     """The initial rate times lr_lambda(epoch); one function, or one for each group."""
 
-    def __init__(self, optimizer: Optimizer, lr_lambda: Callable[[int], float] | list[Callable[[int], float]],
+    def __init__(self, optimizer: Scheduled, lr_lambda: Callable[[int], float] | list[Callable[[int], float]],
                  last_epoch: int = -1) -> None:
         self.optimizer = optimizer
         self.lr_lambdas = self._for_each("lr_lambda", lr_lambda)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..optimizer import Optimizer
-from .base import LRScheduler
+from .base import LRScheduler, Scheduled, check_scheduled
 
 __all__ = ["ReduceLROnPlateau"]
 
@@ -25,7 +24,7 @@ class ReduceLROnPlateau(LRScheduler):
         ValueError: a factor of 1 or more, or an unknown mode.
     """
 
-    def __init__(self, optimizer: Optimizer, mode: str = "min", factor: float = 0.1, patience: int = 10,
+    def __init__(self, optimizer: Scheduled, mode: str = "min", factor: float = 0.1, patience: int = 10,
                  threshold: float = 1e-4, threshold_mode: str = "rel", cooldown: int = 0, min_lr: Any = 0,
                  eps: float = 1e-8) -> None:
         if factor >= 1:
@@ -33,8 +32,7 @@ class ReduceLROnPlateau(LRScheduler):
         if mode not in ("min", "max") or threshold_mode not in ("rel", "abs"):
             raise ValueError(f"mode is 'min' or 'max' and threshold_mode 'rel' or 'abs', got {mode!r} and "
                              f"{threshold_mode!r}")
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"ReduceLROnPlateau takes an optimizer, got {type(optimizer).__name__}")
+        check_scheduled("ReduceLROnPlateau", optimizer)
         self.optimizer = optimizer
         self.mode = mode
         self.factor = factor

@@ -1,6 +1,9 @@
 """What is faster on a GPU than the reference kernels over cupy's namespace; same names, signatures and meaning.
 
-    find(name) -> rows / lines / recurrent (arguments checked) -> launch (compiled when first called) -> source
+    find(name) -> a module by purpose (arguments checked) -> launch (compiled when first called)
+                                                          -> products (cuBLAS), ../cudnn
+
+Each module has the CUDA C++ of its kernels beside their callers; what all share is in source.
 
 What they cannot take (16 bits, complex numbers, memory in pieces, rare options) goes to the reference.
 """
@@ -14,13 +17,22 @@ from typing import Any
 __all__ = ["find"]
 
 _MODULES = {
+    "attention": ("attention", "attention_backward"),
+    "convolve": ("conv2d", "conv2d_grad_input", "conv2d_grad_weight"),
     "division": ("floor_divide", "remainder"),
-    "lines": ("adam_", "adam_plan", "gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "in_range",
-              "log_sigmoid", "norm_blocks", "relu_backward", "sgd_", "sgd_plan", "sigmoid", "sigmoid_backward", "silu",
-              "tanh_backward"),
-    "recurrent": ("gru_layer", "gru_layer_backward", "lstm_layer", "lstm_layer_backward"),
-    "rows": ("attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "log_softmax",
-             "log_softmax_backward", "normalize", "normalize_backward", "softmax", "softmax_backward"),
+    "dropout": ("dropout", "dropout_backward"),
+    "indexed": ("gather", "index_add", "index_put", "scatter_add"),
+    "lines": ("gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "in_range", "log_sigmoid",
+              "probabilities", "relu_backward", "sigmoid", "sigmoid_backward", "silu", "tanh_backward"),
+    "many": ("adam_", "adam_plan", "clip_factor", "multiply_", "norm_blocks", "norms_of", "sgd_", "sgd_plan"),
+    "norms": ("batch_norm", "normalize", "normalize_backward"),
+    "pool": ("avg_pool2d", "avg_pool2d_backward", "max_pool2d", "max_pool2d_backward", "max_pool2d_gather"),
+    "products": ("linear", "matmul"),
+    "recurrent": ("gru_layer", "gru_layer_backward", "lstm_layer", "lstm_layer_backward", "rnn_layer",
+                  "rnn_layer_backward"),
+    "rows": ("cross_entropy", "cross_entropy_backward", "log_softmax", "log_softmax_backward", "softmax",
+             "softmax_backward"),
+    "sums": ("conv2d_grad_bias", "sum_leading"),
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 

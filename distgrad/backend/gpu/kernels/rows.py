@@ -1,16 +1,18 @@
-"""Kernels with one block of threads for each row: softmax and its losses, norms within a sample, attention."""
+"""Kernels with one block of threads for each row: softmax and its losses."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import cupy
 
 from .launch import fits, over_rows, plain
 
-__all__ = ["attention", "attention_backward", "cross_entropy", "cross_entropy_backward", "log_softmax",
-           "log_softmax_backward", "normalize", "normalize_backward", "softmax", "softmax_backward"]
+__all__ = ["cross_entropy", "cross_entropy_backward", "log_softmax", "log_softmax_backward", "softmax",
+           "softmax_backward"]
+
+
+_MOST = 1 << 16  # elements that one block sums up sooner than several
 
 
 def _last(x: Any, dim: int) -> bool:
@@ -51,6 +53,15 @@ def log_softmax_backward(g: Any, y: Any, dim: int) -> Any:
 
 # -- losses over classes
 
+def _total(a: Any, b: Any = None) -> Any:
+    """The sum of a, divided by that of b if given."""
+    if a.size > _MOST:
+        return a.sum() if b is None else a.sum() / b.sum()
+    out = cupy.empty((), a.dtype)
+    over_rows("total", a.dtype, 1, a.size, a, b, a.size, out)
+    return out
+
+
 def cross_entropy(x: Any, target: Any, weight: Any, ignore_index: int, smoothing: float,
                   reduction: str) -> tuple[Any, Any, Any, Any, Any]:
     """As the reference; a target that is no class makes the loss NaN, for asking would mean to wait."""
@@ -61,7 +72,7 @@ def cross_entropy(x: Any, target: Any, weight: Any, ignore_index: int, smoothing
     e, safe = cupy.empty_like(x), cupy.empty(rows, "int64")
     over_rows("cross_entropy", x.dtype, rows, classes, x, cupy.ascontiguousarray(target, "int64"), weight, classes,
               ignore_index, losses, e, s, safe, r)
-    loss = losses if reduction == "none" else losses.sum() / r.sum() if reduction == "mean" else losses.sum()
+    loss = losses if reduction == "none" else _total(losses, r if reduction == "mean" else None)
     return loss, e, s, safe, r
 
 
@@ -71,97 +82,7 @@ def cross_entropy_backward(g: Any, e: Any, s: Any, safe: Any, r: Any, target: An
         return plain("cross_entropy_backward", e)(g, e, s, safe, r, target, weight, ignore_index, smoothing, reduction)
     rows, classes = e.shape
     gx = cupy.empty_like(e)
-    over_rows("cross_entropy_backward", e.dtype, rows, classes, g, g.size == rows and reduction == "none",
-              r.sum() if reduction == "mean" else None, e, s, safe, r, cupy.ascontiguousarray(target, "int64"), classes,
-              ignore_index, gx)
+    target, norm = cupy.ascontiguousarray(target, "int64"), _total(r) if reduction == "mean" else None
+    over_rows("cross_entropy_backward", e.dtype, rows, classes, g, g.size == rows and reduction == "none", norm, e, s,
+              safe, r, target, classes, ignore_index, gx)
     return gx
-
-
-# -- norms within a sample
-
-def _width(shape: tuple[int, ...], axes: tuple[int, ...], affine: tuple[int, ...]) -> int:
-    """How many neighbours are normalised together, if weight and bias have one element for each; else 0."""
-    outside = len(shape) - len(axes)
-    if sorted(axes) != list(range(outside, len(shape))) or tuple(affine) != (1,) * outside + tuple(shape[outside:]):
-        return 0
-    return math.prod(shape[outside:])
-
-
-def normalize(x: Any, weight: Any, bias: Any, eps: float, axes: tuple[int, ...], affine: tuple[int, ...],
-              centered: bool) -> tuple[Any, Any, Any]:
-    n = _width(x.shape, axes, affine) if x.size and fits(x, weight, bias) else 0
-    if not n:
-        return plain("normalize", x)(x, weight, bias, eps, axes, affine, centered)
-    kept = tuple(1 if i in axes else size for i, size in enumerate(x.shape))
-    y, rstd = cupy.empty_like(x), cupy.empty(kept, x.dtype)
-    mean = cupy.empty(kept, x.dtype) if centered else None
-    over_rows("layer_norm", x.dtype, x.size // n, n, x, weight, bias, n, float(eps), bool(centered), y, mean, rstd)
-    return y, mean, rstd
-
-
-def normalize_backward(g: Any, x: Any, mean: Any, rstd: Any, weight: Any, axes: tuple[int, ...],
-                       affine: tuple[int, ...], shape: tuple[int, ...], fixed: bool,
-                       needs: tuple[bool, bool, bool]) -> tuple[Any, Any, Any]:
-    whole = not fixed and x.size and g.shape == x.shape and fits(g, x, mean, rstd, weight)
-    n = _width(x.shape, axes, affine) if whole else 0
-    if not n:
-        return plain("normalize_backward", x)(g, x, mean, rstd, weight, axes, affine, shape, fixed, needs)
-    gx = None
-    if needs[0]:
-        gx = cupy.empty_like(x)
-        over_rows("layer_norm_backward", x.dtype, x.size // n, n, g, x, mean, rstd, weight, n, gx)
-    _, gw, gb = plain("normalize_backward", x)(g, x, mean, rstd, weight, axes, affine, shape, fixed,
-                                               (False, needs[1], needs[2]))
-    return gx, gw, gb
-
-
-# -- attention
-
-def _scores(q: Any, k: Any, mask: Any, scale: float) -> Any:
-    scores = cupy.matmul(q * scale, k.swapaxes(-1, -2))
-    if mask is not None:
-        scores = scores + mask
-    return cupy.ascontiguousarray(scores)
-
-
-def attention(q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float) -> tuple[Any, Any, Any]:
-    """As the reference: products by cuBLAS, and between them one kernel over the rows of scores."""
-    scores = _scores(q, k, mask, scale) if q.size and k.size else None
-    if scores is None or not fits(scores):
-        return _plainly(q, k, v, mask, causal, scale)
-    *front, n = scores.shape
-    top, total = cupy.empty(front, scores.dtype), cupy.empty(front, scores.dtype)
-    over_rows("attend", scores.dtype, top.size, n, scores, n, front[-1], bool(causal), top, total)
-    y = cupy.ascontiguousarray(cupy.matmul(scores, v))
-    over_rows("divide_rows", y.dtype, top.size, y.shape[-1], y, y.shape[-1], total)
-    return y, top, total
-
-
-def _plainly(q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float) -> tuple[Any, Any, Any]:
-    """float16 in float32, and what has no elements."""
-    if q.size and k.size:
-        wide = [None if a is None else a.astype("float32") for a in (q, k, v, mask)]
-        y, top, total = attention(*wide, causal, scale)
-        return y.astype(q.dtype), top, total
-    kind = "float32" if q.dtype.itemsize == 2 else q.dtype
-    shape = cupy.broadcast_shapes(q.shape[:-1], (*k.shape[:-2], 1))
-    return cupy.zeros((*shape, v.shape[-1]), q.dtype), cupy.zeros(shape, kind), cupy.zeros(shape, kind)
-
-
-def attention_backward(g: Any, q: Any, k: Any, v: Any, mask: Any, top: Any, total: Any, causal: bool, scale: float,
-                       of_mask: bool) -> tuple[Any, Any, Any, Any]:
-    dtype = q.dtype
-    if dtype.itemsize == 2:
-        g, q, k, v, mask = (None if a is None else a.astype("float32") for a in (g, q, k, v, mask))
-    scores = _scores(q, k, mask, scale)
-    if not (scores.size and fits(scores, top, total)):
-        return plain("attention_backward", q)(g, q, k, v, mask, top, total, causal, scale, of_mask)
-    *front, n = scores.shape
-    over_rows("weights_of", scores.dtype, top.size, n, scores, n, front[-1], bool(causal), top, total)
-    gv = cupy.matmul(scores.swapaxes(-1, -2), g)
-    change = cupy.ascontiguousarray(cupy.matmul(g, v.swapaxes(-1, -2)))
-    over_rows("softmax_backward", scores.dtype, top.size, n, change, scores, change, n, False)
-    gq = cupy.matmul(change, k) * scale
-    gk = cupy.matmul(change.swapaxes(-1, -2), q) * scale
-    return (gq.astype(dtype, copy=False), gk.astype(dtype, copy=False), gv.astype(dtype, copy=False),
-            change.astype(dtype, copy=False) if of_mask else None)

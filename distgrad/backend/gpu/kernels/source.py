@@ -1,18 +1,27 @@
-"""The CUDA C++ of the compiled kernels, as text: T is float or double, every kernel takes rows or lines that lie whole.
+"""CUDA C++ as text: what all kernels use, and those over rows and lines. Further ones stand beside their callers.
 
-It imports nothing, so that the text can be compiled, and run on a processor thread by thread, where there is no GPU.
-A block has a power of two of threads. Sums are taken in one fixed order, which depends on the block's size alone.
+T is float or double, and arrays lie whole. A block has a power of two of threads. Sums are taken in one fixed order,
+which depends on shapes and the block's size alone. The text can be compiled, and run on a processor thread by thread,
+where there is no GPU.
 """
 
 from __future__ import annotations
 
-__all__ = ["BINARY", "HEADER", "LINES", "RECURRENT", "ROWS", "UNARY", "elementwise"]
+__all__ = ["BINARY", "HEADER", "LINES", "ROWS", "UNARY", "elementwise"]
 
 HEADER = r"""
 typedef long long I;
 #define ENDLESS ((T)(1e308 * 10.0))
 #define NO_NUMBER (ENDLESS - ENDLESS)
 #define EACH(i, n) for (I i = (I)blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += (I)gridDim.x * blockDim.x)
+#define OVER_ROW(j) for (I j = threadIdx.x; j < n; j += blockDim.x)
+
+// The remainder of i by n; i becomes the quotient. In 32 bits, where they suffice, that is several times faster.
+__device__ inline I split(I& i, I n) {
+    I q = ((i | n) >> 32) ? i / n : (I)((unsigned)i / (unsigned)n), rest = i - q * n;
+    i = q;
+    return rest;
+}
 
 template <typename V> __device__ V add_up(V value, V* shared) {
     I me = threadIdx.x;
@@ -42,10 +51,21 @@ __device__ inline T largest(T value, T* shared) {
     __syncthreads();
     return found;
 }
-"""
 
-ROWS = r"""
-#define OVER_ROW(j) for (I j = threadIdx.x; j < n; j += blockDim.x)
+// As add_up, for a block of `wide` columns with several threads each; the sum is right in all of a column's threads.
+__device__ inline T add_lanes(T value, T* shared, I wide) {
+    I me = threadIdx.x;
+    shared[me] = value;
+    __syncthreads();
+    for (I half = blockDim.x / 2; half >= wide; half /= 2) {
+        if (me < half) shared[me] += shared[me + half];
+        __syncthreads();
+    }
+    T found = shared[me % wide];
+    __syncthreads();
+    return found;
+}
+
 #define LOWEST (-ENDLESS)
 
 __device__ inline T row_top(const T* x, I n, T* shared) {
@@ -53,7 +73,9 @@ __device__ inline T row_top(const T* x, I n, T* shared) {
     OVER_ROW(j) { T v = x[j]; if (v > top || v != v) top = v; }
     return largest(top, shared);
 }
+"""
 
+ROWS = r"""
 extern "C" __global__ void softmax(const T* x, T* y, I n, int logarithm) {
     __shared__ T shared[1024];
     x += (I)blockIdx.x * n; y += (I)blockIdx.x * n;
@@ -104,110 +126,24 @@ extern "C" __global__ void cross_entropy_backward(const T* g, int each, const T*
     OVER_ROW(j) gx[j] = kept ? e[j] * share - (j == safe[row] ? picked : (T)0) : (T)0;
 }
 
-extern "C" __global__ void layer_norm(const T* x, const T* weight, const T* bias, I n, T eps, int centered, T* y,
-                                      T* mean, T* rstd) {
+// The sum of a, divided by that of b if given. One block.
+extern "C" __global__ void total(const T* a, const T* b, I n, T* out) {
     __shared__ T shared[1024];
-    I row = blockIdx.x;
-    x += row * n; y += row * n;
-    T middle = 0, square = 0;
-    if (centered) {
-        OVER_ROW(j) middle += x[j];
-        middle = add_up(middle, shared) / n;
-    }
-    OVER_ROW(j) { T d = x[j] - middle; square += d * d; }
-    T scale = 1 / sqrt(add_up(square, shared) / n + eps);
-    OVER_ROW(j) {
-        T v = (x[j] - middle) * scale;
-        if (weight) v *= weight[j];
-        y[j] = bias ? v + bias[j] : v;
-    }
-    if (threadIdx.x == 0) { if (centered) mean[row] = middle; rstd[row] = scale; }
-}
-
-extern "C" __global__ void layer_norm_backward(const T* g, const T* x, const T* mean, const T* rstd, const T* weight,
-                                               I n, T* gx) {
-    __shared__ T shared[1024];
-    I row = blockIdx.x;
-    g += row * n; x += row * n; gx += row * n;
-    T middle = mean ? mean[row] : (T)0, scale = rstd[row], sum = 0, along = 0;
-    OVER_ROW(j) {
-        T gh = weight ? g[j] * weight[j] : g[j];
-        sum += gh;
-        along += gh * (x[j] - middle) * scale;
-    }
-    sum = mean ? add_up(sum, shared) / n : (T)0;
-    along = add_up(along, shared) / n;
-    OVER_ROW(j) {
-        T gh = weight ? g[j] * weight[j] : g[j];
-        gx[j] = scale * (gh - sum - (x[j] - middle) * scale * along);
-    }
-}
-
-// Scores become exp(score - largest), with the row's largest score and sum; row % queries looks at keys up to itself.
-extern "C" __global__ void attend(T* scores, I n, I queries, int causal, T* tops, T* sums) {
-    __shared__ T shared[1024];
-    I row = blockIdx.x, keys = causal && row % queries + 1 < n ? row % queries + 1 : n;
-    scores += row * n;
-    T top = row_top(scores, keys, shared), sum = 0;
-    if (top == LOWEST) top = 0;
-    OVER_ROW(j) { T v = j < keys ? exp(scores[j] - top) : (T)0; scores[j] = v; sum += v; }
+    T sum = 0, under = 0;
+    OVER_ROW(j) { sum += a[j]; if (b) under += b[j]; }
     sum = add_up(sum, shared);
-    if (threadIdx.x == 0) { tops[row] = top; sums[row] = sum; }
+    under = add_up(under, shared);
+    if (threadIdx.x == 0) out[0] = b ? sum / under : sum;
 }
 
-// Scores become weights again, by what `attend` has kept.
-extern "C" __global__ void weights_of(T* scores, I n, I queries, int causal, const T* tops, const T* sums) {
-    I row = blockIdx.x, keys = causal && row % queries + 1 < n ? row % queries + 1 : n;
-    scores += row * n;
-    T sum = sums[row] == 0 ? (T)1 : sums[row];
-    OVER_ROW(j) scores[j] = j < keys ? exp(scores[j] - tops[row]) / sum : (T)0;
-}
-
-extern "C" __global__ void divide_rows(T* y, I n, const T* sums) {
-    I row = blockIdx.x;
-    T sum = sums[row] == 0 ? (T)1 : sums[row];
-    OVER_ROW(j) y[row * n + j] /= sum;
-}
-
-// Sums of squares of `grid` elements each; the last may have fewer.
-extern "C" __global__ void squares(const T* x, I size, I grid, double* out) {
-    __shared__ double shared[1024];
-    I begin = (I)blockIdx.x * grid, end = begin + grid < size ? begin + grid : size;
-    double sum = 0;
-    for (I j = begin + threadIdx.x; j < end; j += blockDim.x) sum += (double)x[j] * (double)x[j];
-    sum = add_up(sum, shared);
-    if (threadIdx.x == 0) out[blockIdx.x] = sum;
+// Every row of y becomes `row`.
+extern "C" __global__ void repeat(const T* row, T* y, I n) {
+    y += (I)blockIdx.x * n;
+    OVER_ROW(j) y[j] = row[j];
 }
 """
 
 LINES = r"""
-// What is left of 1 comes as a number of its own: in float32, 1 - 0.999 is not 0.001. x keeps so much of itself, and d
-// gets so much of x, as decay says.
-extern "C" __global__ void adam(T* p, const T* g, T* m, T* v, T* vmax, I n, T fresh, T beta2, T fresh2, T eps, T kept,
-                                T decay, T size, T root, T factor) {
-    EACH(i, n) {
-        T d = g[i] * factor + p[i] * decay, x = p[i] * kept;
-        T mm = m[i] + fresh * (d - m[i]);
-        T vv = beta2 * v[i] + fresh2 * d * d;
-        m[i] = mm; v[i] = vv;
-        if (vmax) { if (!(vv < vmax[i])) vmax[i] = vv; vv = vmax[i]; }
-        p[i] = x - size * (mm / (sqrt(vv) / root + eps));
-    }
-}
-
-extern "C" __global__ void sgd(T* p, const T* g, T* buf, I n, T lr, T momentum, T fresh, T decay, int nesterov,
-                               int first, T factor) {
-    EACH(i, n) {
-        T d = g[i] * factor + p[i] * decay;
-        if (buf) {
-            T b = first ? d : momentum * buf[i] + fresh * d;
-            buf[i] = b;
-            d = nesterov ? d + momentum * b : b;
-        }
-        p[i] -= lr * d;
-    }
-}
-
 // Philox 4x32-10 (Salmon et al., 2011): a number of each index under a key, in [0, 1) with 24 bits.
 extern "C" __global__ void uniform(float* out, I n, unsigned long long key) {
     EACH(i, (n + 3) / 4) {
@@ -222,62 +158,6 @@ extern "C" __global__ void uniform(float* out, I n, unsigned long long key) {
         unsigned drawn[4] = {c0, c1, c2, c3};
         for (int part = 0; part < 4 && 4 * i + part < n; part++)
             out[4 * i + part] = (drawn[part] >> 8) * (1.0f / 16777216.0f);
-    }
-}
-"""
-
-RECURRENT = r"""
-__device__ inline T logistic(T x) { return 1 / (1 + exp(-x)); }
-
-// One step: `z` (batch, 4 size) holds the input's part and becomes the gates; `own` is the state's part.
-extern "C" __global__ void lstm_step(T* z, const T* own, const T* before, T* cell, T* bent, T* out, I batch, I size) {
-    EACH(i, batch * size) {
-        I row = i / size, at = row * 4 * size + i % size;
-        T in = logistic(z[at] + own[at]), keep = logistic(z[at + size] + own[at + size]);
-        T fresh = tanh(z[at + 2 * size] + own[at + 2 * size]), open = logistic(z[at + 3 * size] + own[at + 3 * size]);
-        T c = keep * before[i] + in * fresh, b = tanh(c);
-        z[at] = in; z[at + size] = keep; z[at + 2 * size] = fresh; z[at + 3 * size] = open;
-        cell[i] = c; bent[i] = b; out[i] = open * b;
-    }
-}
-
-// `dm` is the gradient of the step's output; dc that of its cell, which becomes that of the cell before.
-extern "C" __global__ void lstm_step_backward(const T* dm, T* dc, const T* gates, const T* before, const T* bent,
-                                              T* dgates, I batch, I size) {
-    EACH(k, batch * size) {
-        I row = k / size, at = row * 4 * size + k % size;
-        T i = gates[at], f = gates[at + size], g = gates[at + 2 * size], o = gates[at + 3 * size], b = bent[k];
-        T d = dc[k] + dm[k] * o * (1 - b * b);
-        dgates[at] = d * g * i * (1 - i);
-        dgates[at + size] = d * before[k] * f * (1 - f);
-        dgates[at + 2 * size] = d * i * (1 - g * g);
-        dgates[at + 3 * size] = dm[k] * b * o * (1 - o);
-        dc[k] = d * f;
-    }
-}
-
-extern "C" __global__ void gru_step(T* z, const T* own, const T* before, T* inner, T* out, I batch, I size) {
-    EACH(i, batch * size) {
-        I row = i / size, at = row * 3 * size + i % size;
-        T r = logistic(z[at] + own[at]), keep = logistic(z[at + size] + own[at + size]), w = own[at + 2 * size];
-        T n = tanh(z[at + 2 * size] + r * w);
-        z[at] = r; z[at + size] = keep; z[at + 2 * size] = n;
-        inner[i] = w;
-        out[i] = n + keep * (before[i] - n);
-    }
-}
-
-// dh, the gradient of the step's output, becomes the part of that of the state before which needs no product.
-extern "C" __global__ void gru_step_backward(T* dh, const T* gates, const T* before, const T* inner, T* on_input,
-                                             T* on_state, I batch, I size) {
-    EACH(i, batch * size) {
-        I row = i / size, at = row * 3 * size + i % size;
-        T r = gates[at], keep = gates[at + size], n = gates[at + 2 * size], d = dh[i];
-        T dn = d * (1 - keep) * (1 - n * n), dr = dn * inner[i] * r * (1 - r);
-        T dz = d * (before[i] - n) * keep * (1 - keep);
-        on_input[at] = dr; on_input[at + size] = dz; on_input[at + 2 * size] = dn;
-        on_state[at] = dr; on_state[at + size] = dz; on_state[at + 2 * size] = dn * r;
-        dh[i] = d * keep;
     }
 }
 """
