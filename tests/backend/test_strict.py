@@ -74,6 +74,8 @@ def test_names_that_cupy_has_not_are_refused() -> None:
 def test_what_cupy_refuses_is_refused() -> None:
     with pytest.raises(ValueError, match="not broadcast"):
         STRICT.xp.linalg.solve(strict(np.ones((2, 3, 3))), strict(np.ones((3, 2))))
+    with pytest.raises(TypeError, match=r"no add\.at in complex64"):
+        STRICT.xp.add.at(strict(np.ones(3, "complex64")), strict([0, 0]), strict(np.ones(2, "complex64")))
     rows, columns = strict([0, 1]), strict([0, 1, 0])
     with pytest.raises(ValueError, match="broadcast"):
         strict(np.ones((3, 4)))[rows, columns]

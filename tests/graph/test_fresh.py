@@ -44,6 +44,15 @@ def test_numbers_beside_tensors_widen_nothing(dtype: Any) -> None:
     np.testing.assert_allclose(x.xlogy(2).numpy(), [0, 2 * np.log(2)], rtol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [distgrad.bool, distgrad.int64, distgrad.float32, distgrad.complex64])
+def test_logic_takes_every_type(dtype: Any) -> None:
+    x, y = distgrad.tensor([0, 1, 0, 1], dtype=dtype), distgrad.tensor([0, 0, 1, 1], dtype=dtype)
+    assert x.logical_and(y).tolist() == [False, False, False, True]
+    assert x.logical_or(y).tolist() == [False, True, True, True]
+    assert x.logical_xor(y).tolist() == [False, True, True, False]
+    assert x.logical_not().tolist() == [True, False, True, False]
+
+
 def test_bounds_and_conversions() -> None:
     x = distgrad.tensor([-1.0, 2.0])
     assert x.clamp_min(0).tolist() == [0, 2] and x.clamp_max(0).tolist() == [-1, 0]

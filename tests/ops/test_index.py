@@ -148,6 +148,28 @@ def test_wrong_keys(name: str) -> None:
         X.index_put(leaf(numbers(3, 4)), key, 0.0)
 
 
+@pytest.mark.parametrize("kind", ["complex64", "complex128", "float16", "int8", "int16", "uint8", "int32", "bool"])
+def test_repeated_indices_add_up_in_every_type(kind: str) -> None:
+    index, source = np.array([2, 0, 2, 2]), np.array([[1, 2], [3, 4], [5, 6], [7, 120]]).astype(kind)
+    if kind.startswith("complex"):
+        source = source * np.array(1 - 2j, kind)
+    x = np.ones((3, 2), kind)
+    expected = x.copy()
+    np.add.at(expected, index, source)
+    for found in (X.index_put(from_numpy(x), index, from_numpy(source), accumulate=True),
+                  X.index_add(from_numpy(x), 0, from_numpy(index), from_numpy(source)),
+                  X.scatter_add(from_numpy(x), 0, from_numpy(np.stack([index, index], 1)), from_numpy(source))):
+        assert found.dtype == x.dtype
+        np.testing.assert_array_equal(found.numpy(), expected)
+
+
+def test_gradients_of_complex_tensors_add_up_at_repeated_indices() -> None:
+    x = leaf(numbers(3) + 1j * numbers(3, seed=1), "complex128")
+    y = X.getitem(x, from_numpy(np.array([1, 1, 0])))
+    (y * y.conj()).real.sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), x.detach().numpy() * [2, 4, 0], rtol=1e-12)
+
+
 def test_a_value_that_does_not_fit() -> None:
     for key in (0, I):
         with pytest.raises(RuntimeError, match="broadcast"):

@@ -55,7 +55,7 @@ def scatter_add(xp: Any, out: Any, dim: int, index: Any, source: Any) -> Any:
     """Like scatter, but adds."""
     key = _mesh(xp, dim, index)
     if not out.flags.c_contiguous or not key:
-        xp.add.at(out, key or ..., source)
+        _add_at(xp, out, key or ..., source)
         return out
     place = 0
     for at, size in zip(key, out.shape, strict=True):
@@ -63,9 +63,29 @@ def scatter_add(xp: Any, out: Any, dim: int, index: Any, source: Any) -> Any:
     return _add_flat(xp, out, place, source)
 
 
+def _add_at(xp: Any, out: Any, key: Any, source: Any) -> None:
+    """out[key] += source with every repetition counted, through other types where a device has no such sum in its own.
+
+    cupy adds so in float16, float32, float64 and whole numbers of 32 and 64 bits.
+    """
+    try:
+        xp.add.at(out, key, source)
+    except TypeError:
+        kind = out.dtype.kind
+        if kind == "c":
+            xp.add.at(out.real, key, source.real)
+            xp.add.at(out.imag, key, source.imag)
+        elif kind in "biu" and out.dtype.itemsize < 4:
+            wide = out.astype("int64")
+            xp.add.at(wide, key, source)
+            out[...] = wide
+        else:
+            raise
+
+
 def _add_flat(xp: Any, out: Any, places: Any, source: Any) -> Any:
     """out.ravel()[places] += source: numpy adds five times faster at one index than at several."""
-    xp.add.at(out.reshape(-1), places.reshape(-1), xp.broadcast_to(source, places.shape).reshape(-1))
+    _add_at(xp, out.reshape(-1), places.reshape(-1), xp.broadcast_to(source, places.shape).reshape(-1))
     return out
 
 
@@ -87,7 +107,7 @@ def index_put(xp: Any, out: Any, key: tuple[Any, ...], value: Any, accumulate: b
     elif rows is not None:
         index_add(xp, out, 0, *rows)
     elif any(getattr(part, "dtype", None) is not None and part.dtype.kind != "b" for part in key):
-        xp.add.at(out, key, value)
+        _add_at(xp, out, key, value)
     else:
         out[key] += value  # masks and slices never reach an element twice
     return out
@@ -97,7 +117,7 @@ def index_put(xp: Any, out: Any, key: tuple[Any, ...], value: Any, accumulate: b
 def index_add(xp: Any, out: Any, dim: int, index: Any, source: Any) -> Any:
     """out[..., index[i], ...] += source[..., i, ...] along `dim`; `index` is 1-d, repetitions add up."""
     if not out.flags.c_contiguous:
-        xp.add.at(out, (slice(None),) * dim + (index,), source)
+        _add_at(xp, out, (slice(None),) * dim + (index,), source)
         return out
     front, behind = math.prod(out.shape[:dim]), math.prod(out.shape[dim + 1:])
     rows = (xp.arange(front) * out.shape[dim])[:, None] + index

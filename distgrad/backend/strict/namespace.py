@@ -88,7 +88,9 @@ class _Function:
         return call(np.asarray, result) if self.name in _TRUTHS else result
 
     def at(self, *args: Any) -> None:
-        """ufunc.at: in place, repeated indices each time."""
+        """ufunc.at: in place, repeated indices each time; in the types in which cupy has it."""
+        if args[0].dtype.name not in _ADDED_AT:
+            raise TypeError(f"the strict device has no {self.name}.at in {args[0].dtype}, as cupy")
         call(self._function.at, *args)
 
     def accumulate(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -104,6 +106,7 @@ def _solve(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 _AS_CUPY = {"solve": _solve}
+_ADDED_AT = ("float16", "float32", "float64", "int32", "int64", "uint32", "uint64")
 
 
 def _may_share_memory(a: Any, b: Any) -> bool:

@@ -33,6 +33,7 @@ _MODULES = {
     "rows": ("cross_entropy", "cross_entropy_backward", "log_softmax", "log_softmax_backward", "softmax",
              "softmax_backward"),
     "sums": ("conv2d_grad_bias", "sum_leading"),
+    "truth": ("logical_and", "logical_not", "logical_or", "logical_xor"),
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names}
 
