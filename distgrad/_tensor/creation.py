@@ -27,14 +27,16 @@ __all__ = [
 ]
 
 
-def _made(host: np.ndarray, device: Any, requires_grad: bool) -> Tensor:
+def _made(host: np.ndarray, device: Any, requires_grad: bool, pin_memory: bool = False) -> Tensor:
     """A leaf over a host array's content on `device`; None is the default device."""
     place = default_place() if device is None else Device(device)
-    return _leaf(host if place is None else get(place).from_host(host, place), requires_grad)
+    return _leaf(host if place is None else get(place).from_host(host, place), requires_grad, pin_memory)
 
 
-def _leaf(array: Any, requires_grad: bool) -> Tensor:
+def _leaf(array: Any, requires_grad: bool, pin_memory: bool = False) -> Tensor:
     t: Tensor = make(Tensor, array)
+    if pin_memory:
+        t = t.pin_memory()
     if state.flags & INFERENCE:
         t.version = INFERENCE_VERSION
     if requires_grad:
@@ -42,10 +44,14 @@ def _leaf(array: Any, requires_grad: bool) -> Tensor:
     return t
 
 
-def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+           pin_memory: bool = False) -> Tensor:
     """A new tensor with a copy of `data`: numbers, nested sequences, arrays, tensors.
 
     Python floats become the default dtype, Python ints int64; arrays keep their dtype.
+
+    Args:
+        pin_memory: on the host, in pinned memory; see `Tensor.pin_memory`.
 
     Raises:
         TypeError: the data are not numbers.
@@ -53,8 +59,9 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     """
     if isinstance(data, TensorBase):
         array = data.to(dtype=dtype, device=device).array  # type: ignore[attr-defined]
-        return _leaf(of(array).xp.array(array, order="C") if array is data.array else array, requires_grad)
-    return _made(_host_array(data, dtype, copy=True), device, requires_grad)
+        return _leaf(of(array).xp.array(array, order="C") if array is data.array else array, requires_grad,
+                     pin_memory)
+    return _made(_host_array(data, dtype, copy=True), device, requires_grad, pin_memory)
 
 
 def _host_array(data: Any, dtype: Any, *, copy: bool) -> np.ndarray:
@@ -112,42 +119,47 @@ def from_numpy(array: np.ndarray) -> Tensor:
     return _leaf(array, False)
 
 
-def _filled(shape: Any, value: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
+def _filled(shape: Any, value: Any, dtype: Any, device: Any, requires_grad: bool, pin_memory: bool) -> Tensor:
     found = dtype_of(dtype)
     if found is None:
         found = np.dtype(bool) if isinstance(value, bool) else np.dtype(np.int64) if isinstance(value, int) else \
             get_default_dtype() if isinstance(value, float) else np.result_type(get_default_dtype(), value)
-    return _placed("full", device, requires_grad, sizes(shape), value, found)
+    return _placed("full", device, requires_grad, sizes(shape), value, found, pin_memory=pin_memory)
 
 
-def _placed(maker: str, device: Any, requires_grad: bool, *args: Any) -> Tensor:
+def _placed(maker: str, device: Any, requires_grad: bool, *args: Any, pin_memory: bool = False) -> Tensor:
     """A leaf that a function of the device's array namespace makes."""
     place = default_place() if device is None else Device(device)
     if place is None:
-        return _leaf(getattr(np, maker)(*args), requires_grad)
+        return _leaf(getattr(np, maker)(*args), requires_grad, pin_memory)
     backend = get(place)
     with backend.using(place):
-        return _leaf(getattr(backend.xp, maker)(*args), requires_grad)
+        return _leaf(getattr(backend.xp, maker)(*args), requires_grad, pin_memory)
 
 
-def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+         pin_memory: bool = False) -> Tensor:
     """Every element `fill_value`, whose kind decides the dtype unless one is given."""
-    return _filled((size,), fill_value, dtype, device, requires_grad)
+    return _filled((size,), fill_value, dtype, device, requires_grad, pin_memory)
 
 
-def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+          pin_memory: bool = False) -> Tensor:
     """Zeros of the given sizes."""
-    return _filled(size, 0.0, dtype, device, requires_grad)
+    return _filled(size, 0.0, dtype, device, requires_grad, pin_memory)
 
 
-def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+         pin_memory: bool = False) -> Tensor:
     """Ones of the given sizes."""
-    return _filled(size, 1.0, dtype, device, requires_grad)
+    return _filled(size, 1.0, dtype, device, requires_grad, pin_memory)
 
 
-def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+          pin_memory: bool = False) -> Tensor:
     """Uninitialised memory of the given sizes."""
-    return _placed("empty", device, requires_grad, sizes(size), dtype_of(dtype) or get_default_dtype())
+    return _placed("empty", device, requires_grad, sizes(size), dtype_of(dtype) or get_default_dtype(),
+                   pin_memory=pin_memory)
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:

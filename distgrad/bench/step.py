@@ -27,7 +27,7 @@ from .place import HERE, Place
 from .surroundings import surroundings
 from .torch_ranks import LeftOut
 from .trainer import COLUMNS, PARTS, Trainer, Waiting
-from .workloads import OURS, SIZES, WORKLOADS, Batch, Workload
+from .workloads import SIZES, WORKLOADS, Batch, Workload
 
 __all__ = ["MODES", "Race", "report", "run"]
 
@@ -120,14 +120,16 @@ def _race(comm: Communicator, workload: Workload, rounds: int, modes: Sequence[s
           guests: Sequence[Peer], where: dict[str, str], place: Place) -> Race:
     batches = _batches(workload, np.random.default_rng([0, comm.rank]), rounds * (_LEAD + 1) + _WARMUP)
     library = place.library()
-    manual_seed(0)
-    state = {name: tensor.numpy().copy() for name, tensor in workload.build(OURS).state_dict().items()}
+    modules = []
+    for _ in modes:
+        manual_seed(0)
+        modules.append(workload.build(library))
+    state = {name: tensor.numpy().copy() for name, tensor in modules[0].state_dict().items()}
     models: list[DataParallel] = []
     trainers: list[Contestant] = []
     left_out = {}
-    for mode in modes:
-        manual_seed(0)
-        models.append(DataParallel(place.to(workload.build(library)), comm))
+    for mode, module in zip(modes, modules, strict=True):
+        models.append(DataParallel(place.to(module), comm))
         trainers.append(_ours(mode, models[-1], batches, place))
     for guest in guests:
         try:

@@ -49,19 +49,22 @@ class DeviceRanks:
     def close(self) -> None:
         """One user less; the last one gives them back. Collective."""
         self.users -= 1
-        if not self.users and self.collectives.usable:
-            self._drain()
-            self.comm.barrier()  # others may still read what lies in this rank's part
+        if self.users:
+            return
+        self._drain()
+        well = self.collectives.usable  # and when all are there, nobody reads this rank's memory any more
+        if all(self.comm.allgather_bytes(b"well" if well else b"")):
             self.collectives.close()
-            self._forget()
-            self._leave()
+        else:
+            self.collectives.abort()
+        self._forget()
+        self._leave()
 
     def _end(self) -> None:
         """The communicator or the program ends, and nobody can be asked."""
         self._leave()
-        if self.collectives.usable:
-            self._drain()
-            self.collectives.abort()
+        self._drain()
+        self.collectives.abort()
 
     def _leave(self) -> None:
         atexit.unregister(self._end)
@@ -73,7 +76,7 @@ class DeviceRanks:
 
     def _drain(self) -> None:
         deadline = Deadline()
-        while not self.collectives.done and not deadline.hard_passed():
+        while self.collectives.usable and not self.collectives.done and not deadline.hard_passed():
             time.sleep(_LOOK / 10)
 
 
@@ -95,7 +98,9 @@ def open_devices(comm: Communicator, arrays: Sequence[Array], alike: str) -> Dev
     there = sorted({(of(a).name, str(of(a).device_of(a))) for a in arrays if of(a).speaks})
     backend = next((of(a) for a in arrays if of(a).speaks), None)
     device = Device(there[0][1]) if there else None
-    mine: dict[str, Any] = {"devices": [name for _, name in there], "host": host(), "alike": alike}
+    known = _open.get(comm, {})
+    mine: dict[str, Any] = {"devices": [name for _, name in there], "host": host(), "alike": alike,
+                            "lost": any(not found.collectives.usable for found in known.values())}
     if backend is not None and device is not None:
         why = backend.why_no_collectives()
         mine.update(why=why, place=f"{machine()} {backend.identity(device)}",
@@ -106,14 +111,13 @@ def open_devices(comm: Communicator, arrays: Sequence[Array], alike: str) -> Dev
     if reason := refusal(ranks, comm.ranks):
         return reason
     assert backend is not None and device is not None
-    known = _open.setdefault(comm, {})
     places = tuple(each["place"] for each in ranks)
     found = known.get(places)
-    if found is None or not found.collectives.usable:
+    if found is None or any(each["lost"] for each in ranks):
         joined = _join(comm, backend, device)
         if isinstance(joined, str):
             return joined
-        found = known[places] = DeviceRanks(comm, joined)
+        found = _open.setdefault(comm, known)[places] = DeviceRanks(comm, joined)
     found.users += 1
     return found
 

@@ -59,7 +59,7 @@ def takes_device_memory(*written: str, read: tuple[str, ...] = (), moves: bool =
             result = collective(*bound.args, **bound.kwargs)
             for name in written:
                 if name in devices:
-                    of(devices[name]).fill_from_host(devices[name], hosts[id(devices[name])])
+                    of(devices[name]).fill_from_host(devices[name], hosts[id(devices[name])], non_blocking=True)
             return result
 
         return wrapper  # type: ignore[return-value]
@@ -77,7 +77,8 @@ def _to_host(backend: Backend, array: Any) -> Any:
 def _ready(comm: Any, devices: dict[str, Any]) -> bool:
     """Whether MPI may be given these arrays; what the device still has to write is written then.
 
-    MPI looks at no stream: it must find the arrays written, and nobody still reading those that it writes.
+    MPI looks at no stream: it must find the arrays written, and nobody still reading those that it writes. As the
+    whole device is waited for, NCCL has ended there too: the two never work on one device at the same time.
     """
     if not config.cuda_mpi or any(of(array).name != "cuda" for array in devices.values()) or not comm.takes_cuda:
         return False

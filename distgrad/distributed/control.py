@@ -40,6 +40,7 @@ class Flag(enum.IntFlag):
 
     JOINED = 1  # it has no more data, and only takes part for the others' sake
     STOP = 2    # it was asked to stop
+    LOST = 4    # its device can exchange nothing any more
 
 
 @dataclass(slots=True)

@@ -10,7 +10,9 @@ waits for its device waits for the other ranks' hosts. That ends, because no hos
 rank between the launch of its first bucket and that of its last, and every rank launches all of them: what did not
 arrive is launched at the end of backward, and a backward that raises launches the rest (`Reducer.abandon`). After
 `finish` comes the control message, which is heard only when all ranks have come to it and so have queued everything;
-from there on waiting for the device is safe. Should a rank die in between, the message tells of it, not the device.
+from there on waiting for the device is safe. Should a rank die in between, the message tells of it, not the device;
+and where it tells of a rank whose device has failed, or fails itself, every rank gives the collectives up, which ends
+what its own device waits for.
 """
 
 from __future__ import annotations
@@ -53,6 +55,8 @@ class NcclExchange:
         """Queue the sum of a closed bucket, or its mean."""
         sums = self.sums.get(bucket.group)
         if sums is not None:
+            if not self.collectives.usable:  # the end of backward tells
+                return
             with beside((bucket.send,)):
                 self.collectives.all_reduce(sums.part(bucket), mean=not self.weighted)
         elif self.others is not None:
@@ -64,15 +68,10 @@ class NcclExchange:
             self.others.progress()
 
     def finish(self) -> None:
-        """The groups' memory holds the means (weighted: what `divide` needs) for whatever is queued from now on.
-
-        Raises:
-            CommError: NCCL has failed on this rank; it was given up, which ends what other ranks' devices wait for.
-        """
+        """The groups' memory holds the means (weighted: what `divide` needs) for whatever is queued from now on."""
         self.collectives.wait()
         if self.others is not None:
             self.others.finish()
-        self.collectives.check()
         if not self.weighted:
             for group, sums in self.sums.items():
                 with beside((group.flat,)):

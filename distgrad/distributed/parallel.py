@@ -33,7 +33,7 @@ from .exchange import Exchange, NodeExchange
 from .reducer import Reducer
 from .staged import staged, standing_in, twin_of
 from .stopping import this_process_was_asked
-from .transport import choose
+from .transport import choose, join_devices
 from .turns import name_of
 from .verify import broadcast_tensors, verify_same
 from .weights import checked_weight
@@ -51,15 +51,16 @@ class DataParallel:
     Args:
         module: the model; its parameters stay where they are, their gradients move to flat memory.
         comm: None for the world, or any mpi4py intracommunicator (it is duplicated). Collective.
-        bucket_bytes: how much is reduced at a time; default DISTGRAD_BUCKET_BYTES, or 4 MiB on one node and 1 MiB
-            between nodes, where the last bucket's way over the network is hidden by nothing.
+        bucket_bytes: how much is reduced at a time; default DISTGRAD_BUCKET_BYTES, or 4 MiB on one node, 1 MiB
+            between nodes, where the last bucket's way over the network is hidden by nothing, and 25 MiB by NCCL,
+            whose sums of little data take as long as those of more.
         overlap: reduce while backward still runs.
         transport: 'nccl' reduces from device to device, for ranks on CUDA devices of their own; 'shared' in memory
             that the ranks of a node share, and between nodes in lanes, one for each rank of a node; 'mpi' sends
             everything over MPI. 'auto' takes NCCL for parameters on devices, if it can be had and there is no hook,
             else shared memory where every node can have it and the hook, if any, acts between nodes. By all ways but
-            NCCL gradients on a device pass through the host. The attribute says what it came to: 'nccl', 'shared'
-            (one node), 'lanes' or 'mpi'.
+            NCCL gradients on a device pass through the host. The attribute says what it came to: 'nccl' (for
+            parameters on devices; any others go their own way), 'shared' (one node), 'lanes' or 'mpi'.
         hook: how a bucket is reduced, `hook(bucket, comm) -> Work`; default the mean in rank order. Those of
             `distributed.hooks` that compress, and others marked with `between_nodes`, act on what is sent between
             nodes and leave 'auto' its choice; any other gets every rank's own gradients, over MPI. What it raises
@@ -92,7 +93,7 @@ class DataParallel:
             raise ValueError(f"bucket_bytes is positive, got {bucket_bytes}")
         communicator = as_communicator(comm)
         one_node = len(nodes(communicator)) == 1  # collective: asked on every rank, whatever its options
-        bucket_bytes = bucket_bytes or config.bucket_bytes or (4 << 20 if one_node else 1 << 20)
+        bucket_bytes = bucket_bytes or config.bucket_bytes
         named = [(name, p) for name, p in module.named_parameters() if p.dtype.kind in "fc"]
         for name, p in named:
             if p.placement is not None:
@@ -110,8 +111,11 @@ class DataParallel:
         if buffers == "broadcast":
             broadcast_tensors([b for _, b in module.named_buffers()], communicator)
         kinds = _by_kind(named)
+        devices = join_devices(transport, hook, communicator, kinds)
+        bucket_bytes = bucket_bytes or (25 << 20 if devices else 4 << 20 if one_node else 1 << 20)
         layouts = [plan([(name, p.array) for name, p in members], bucket_bytes) for members in kinds]
-        chosen = choose(transport, hook, communicator, layouts, [members[0][1].array for members in kinds])
+        there = [not on_host(members[0][1].array) for members in kinds]
+        chosen = choose(transport, hook, communicator, layouts, devices, there)
         self.transport = chosen.name
         self._groups: list[Group] = []
         self._twins: dict[Group, Group] = {}  # in host memory, of groups on a device
@@ -129,7 +133,7 @@ class DataParallel:
                 else WireControl(own)
             exchange = staged(chosen.exchange(standing_in(self._groups, self._twins)), self._twins)
             self._reducer = Reducer(self._groups, own, exchange, control, overlap=overlap, nonfinite=nonfinite,
-                                    label=label)
+                                    label=label, collectives=chosen.collectives)
             _connect(self._reducer)
             for group in self._groups:
                 group.collectives = None if on_host(group.flat) else chosen.collectives

@@ -34,11 +34,6 @@ class ParamMemory:
     flat: Array
 
     def __init__(self, group: Group) -> None:
-        if of(group.flat).beside(group.flat) is not None:
-            place, current = device_of(group.flat), of(group.flat).device
-            raise RuntimeError(f"{rank_prefix()}the parameters of {group.label} are on {place}, but this thread's "
-                               f"device is {current}: shard them after distgrad.cuda.set_device({place.index}), or "
-                               f"inside `with distgrad.cuda.device({place.index}):`")
         self.group = group
         self.comm = _communicator(group)
         self.rank, self.size = self.comm.rank, self.comm.size

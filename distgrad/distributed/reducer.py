@@ -14,9 +14,9 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from ..backend import of
+from ..backend import Collectives, of
 from ..comm import Communicator
-from ..errors import rank_prefix
+from ..errors import CommError, rank_prefix
 from ..flat import Group, Placement, State, not_finite
 from ..graph.engine import Run
 from ..graph.places import beside
@@ -48,10 +48,11 @@ class Reducer:
     """
 
     def __init__(self, groups: Sequence[Group], comm: Communicator, exchange: Exchange, control: Control, *,
-                 overlap: bool, nonfinite: str, label: str) -> None:
+                 overlap: bool, nonfinite: str, label: str, collectives: Collectives | None = None) -> None:
         """
         Args:
             comm: the reducer's own; it closes it.
+            collectives: those among devices, if the exchange takes them.
         """
         self.index = _created()
         self.label = label
@@ -61,6 +62,7 @@ class Reducer:
         self.overlap = overlap
         self.comm = comm
         self.control = control
+        self.collectives = collectives
         self.buckets: list[Bucket] = []
         self._of: dict[Placement, list[Bucket]] = {}
         for group in self.groups:
@@ -175,13 +177,21 @@ class Reducer:
 
         Raises:
             RankFailedError: another rank's backward raised, or was of another kind than this one's.
+            CommError: this rank's device can exchange nothing any more.
         """
+        lost = self._look_at_device()
+        heard = False
         try:
-            self.control.say(self._report())
+            self.control.say(self._report(lost))
             self.exchange.finish()
             self.reports = reports = self.control.hear()
+            heard = not any(report.flags & Flag.LOST for report in reports)
+            if lost is not None:
+                raise lost
             compare(reports, self.comm.rank, self.label)
         except BaseException:
+            if self.collectives is not None and not heard:  # a sum may be queued that never ends
+                self.collectives.abort()
             for group in self.groups:
                 with beside((group.flat,)):
                     group.give_up_round()
@@ -217,10 +227,22 @@ class Reducer:
         for placement in self.placements:
             placement.assign(placement.leaf, None)
 
-    def _report(self) -> Report:
+    def _look_at_device(self) -> CommError | None:
+        """What has failed between the devices, as far as this one knows by now."""
+        if self.collectives is not None:
+            try:
+                self.collectives.check()
+            except CommError as error:
+                self._error = self._error or f"{type(error).__name__}: {error}"
+                return error
+        return None
+
+    def _report(self, lost: CommError | None) -> Report:
         kind = _PLAIN if self._weight is None else _WEIGHTED
         bits = bytes([_HAS * p.filled | _LATE * (p.late is not None) for p in self.placements])
         flags = self.flags | _STOP if this_process_was_asked() else self.flags
+        if lost is not None:
+            flags |= Flag.LOST
         return Report(kind, flags, self._weight or 0.0, time.perf_counter() - self._since, self._mark(),
                       self._error, bits)
 

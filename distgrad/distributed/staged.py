@@ -110,8 +110,8 @@ class StagedExchange:
 
     def _bring_back(self) -> None:
         for bucket, twin in self.launched:
-            if twin is not bucket:
-                of(bucket.send).fill_from_host(bucket.send, twin.send)
+            if twin is not bucket:  # a twin is written next by a copy that is queued after this one
+                of(bucket.send).fill_from_host(bucket.send, twin.send, non_blocking=True)
         for group in self.twins:  # all of it is here: every rank takes the squares for itself, and gets the same bits
             group.note_partials(of(group.flat).kernels.norm_blocks(group.flat, 2.0, GRID))
 

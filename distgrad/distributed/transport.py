@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .._typing import Array
 from ..backend import Collectives
 from ..comm import Communicator, nodes
 from ..comm.devices import DeviceRanks, open_devices
@@ -28,7 +27,7 @@ from .lanes import LaneExchange
 from .memory import FlatMemory, memory_of_groups, memory_size
 from .nccl_exchange import NcclExchange
 
-__all__ = ["Transport", "choose"]
+__all__ = ["Transport", "choose", "join_devices"]
 
 
 @dataclass(frozen=True)
@@ -69,40 +68,50 @@ class Transport:
         return HookExchange(groups, self.comm, self.hook)
 
 
-def choose(transport: str, hook: Hook | None, comm: Communicator, layouts: Sequence[Layout],
-           arrays: Sequence[Array] = ()) -> Transport:
-    """Find a way for gradients of these layouts; the same on every rank. Collective.
+def join_devices(transport: str, hook: Hook | None, comm: Communicator,
+                 kinds: Sequence[Sequence[tuple[str, Any]]]) -> DeviceRanks | None:
+    """What joins the ranks' devices, where gradients can go from one to another; None for any other way. Collective.
 
     Args:
-        transport: 'auto', 'nccl', 'shared' or 'mpi'.
-        arrays: for each layout one of its parameters.
+        kinds: (name, parameter) by dtype and device.
 
     Raises:
-        ValueError: a comm hook together with 'shared' or 'nccl'.
-        RuntimeError: shared memory or NCCL was asked for and cannot be had.
+        ValueError: a comm hook together with 'nccl'.
+        RuntimeError: NCCL was asked for and cannot be had.
     """
     if transport == "nccl" and hook is not None:
         raise ValueError("a comm hook works on gradients in memory of the host, which do not pass there with "
                          "transport='nccl'; leave the transport to 'auto'")
-    if transport in ("auto", "nccl") and hook is None and comm.size > 1:
-        found = _by_devices(comm, layouts, arrays)
-        if isinstance(found, Transport):
-            return found
-        if transport == "nccl":
-            reason = found or "no rank's parameters lie on a CUDA device"
-            raise RuntimeError(f"{rank_prefix()}transport='nccl' is not possible here: {reason}")
-        if found and comm.rank == 0:
-            print(f"distgrad: gradients on devices travel by way of the host, not by NCCL: {found}", file=sys.stderr)
-    return _by_host("auto" if transport == "nccl" else transport, hook, comm, layouts)
-
-
-def _by_devices(comm: Communicator, layouts: Sequence[Layout], arrays: Sequence[Array]) -> Transport | str:
-    """From device to device, and over the host what lies there; or the reason why not, empty without any device."""
-    there = [not on_host(array) for array in arrays]
-    alike = [[moved, [slot.name for slot in layout.slots]] for moved, layout in zip(there, layouts, strict=True)]
-    devices = open_devices(comm, arrays, json.dumps(alike) if any(there) else "")
-    if isinstance(devices, str):
+    if transport not in ("auto", "nccl") or hook is not None or comm.size == 1:
+        return None
+    arrays = [members[0][1].array for members in kinds]
+    there = [[not on_host(array), [name for name, _ in members]] for array, members in zip(arrays, kinds, strict=True)]
+    devices = open_devices(comm, arrays, json.dumps(there) if any(moved for moved, _ in there) else "")
+    if not isinstance(devices, str):
         return devices
+    if transport == "nccl":
+        raise RuntimeError(f"{rank_prefix()}transport='nccl' is not possible here: "
+                           f"{devices or 'the parameters of no rank lie on a CUDA device'}")
+    if devices and comm.rank == 0:
+        print(f"distgrad: gradients on devices travel by way of the host, not by NCCL: {devices}", file=sys.stderr)
+    return None
+
+
+def choose(transport: str, hook: Hook | None, comm: Communicator, layouts: Sequence[Layout],
+           devices: DeviceRanks | None = None, there: Sequence[bool] = ()) -> Transport:
+    """Find a way for gradients of these layouts; the same on every rank. Collective.
+
+    Args:
+        transport: 'auto', 'nccl', 'shared' or 'mpi'.
+        devices: what `join_devices` found.
+        there: for each layout whether it lies on a device.
+
+    Raises:
+        ValueError: a comm hook together with 'shared'.
+        RuntimeError: shared memory was asked for and cannot be had.
+    """
+    if devices is None:
+        return _by_host("auto" if transport == "nccl" else transport, hook, comm, layouts)
     here = [layout for layout, moved in zip(layouts, there, strict=True) if not moved]
     others = _by_host("auto", None, comm, here) if here else None
     hosts = iter(others.flats.mine if others is not None else ())

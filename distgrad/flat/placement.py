@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._typing import Array
+from ..backend import device_of, of
 from ..errors import rank_prefix
 from .factor import multiply_
 from .group import Group
@@ -124,7 +125,9 @@ class Placement:
             self._begin(group)
         group.settle()
         if value is not self.home:
-            self.home.array[...] = value.array
+            array = self.home.array
+            with of(array).using(device_of(array)):
+                array[...] = value.array
             self.home.bump()
         self.hold()
 

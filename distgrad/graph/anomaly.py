@@ -16,6 +16,7 @@ from ..backend import of
 from ..errors import AnomalyError, rank_prefix
 from .base import TensorBase
 from .modes import ANOMALY, ANOMALY_INF, ANOMALY_NAN, Mode, Switch, state
+from .places import beside
 
 __all__ = ["Where", "check", "detect_anomaly", "mark", "set_detect_anomaly", "where"]
 
@@ -84,9 +85,10 @@ def _bad(array: Any, with_inf: bool) -> str | None:
     if array.dtype.kind not in "fc":
         return None
     xp = of(array).xp
-    if xp.isnan(array).any():
-        return "NaN"
-    return "Inf" if with_inf and xp.isinf(array).any() else None
+    with beside((array,)):
+        if xp.isnan(array).any():
+            return "NaN"
+        return "Inf" if with_inf and xp.isinf(array).any() else None
 
 
 class detect_anomaly(Mode):

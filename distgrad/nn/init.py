@@ -13,6 +13,7 @@ from ..backend import get, of
 from ..backend.random import Generator, default_generator
 from ..graph.guard import writable
 from ..graph.modes import no_grad
+from ..graph.places import beside
 
 __all__ = ["calculate_gain", "constant_", "dirac_", "eye_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_",
            "orthogonal_", "sparse_", "trunc_normal_", "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_"]
@@ -79,7 +80,8 @@ def eye_(tensor: Any) -> Any:
     """The identity matrix (1 on the diagonal, also if it is not square); ValueError unless two-dimensional."""
     if tensor.ndim != 2:
         raise ValueError(f"eye_ fills a matrix, got shape {tuple(tensor.shape)}")
-    return _write(tensor, of(tensor.array).xp.eye(*tensor.shape))
+    with beside((tensor,)):
+        return _write(tensor, of(tensor.array).xp.eye(*tensor.shape))
 
 
 def dirac_(tensor: Any, groups: int = 1) -> Any:
@@ -93,13 +95,13 @@ def dirac_(tensor: Any, groups: int = 1) -> Any:
         raise ValueError(f"dirac_ fills convolution weights of 3 to 5 dimensions, got shape {shape}")
     if shape[0] % groups:
         raise ValueError(f"dirac_: {groups} groups do not divide {shape[0]} outputs")
-    values = of(tensor.array).xp.zeros(shape)
+    values = get("cpu").xp.zeros(shape)
     outputs = shape[0] // groups
     centre = tuple(n // 2 for n in shape[2:])
     for group in range(groups):
         for channel in range(min(outputs, shape[1])):
             values[(group * outputs + channel, channel, *centre)] = 1
-    return _write(tensor, values)
+    return _write(tensor, _there(tensor, values))
 
 
 def _fans(tensor: Any) -> tuple[int, int]:

@@ -39,7 +39,7 @@ class Kernels(dict[type, Callable[..., Any]]):
         else:
             family, name = kernel.split(".")
             found = getattr(backend.kernels, name) if family == "kernels" else \
-                _keep_half(getattr(backend.special, name))
+                _keep_dtype(getattr(backend.special, name))
         self[kind] = found
         return found
 
@@ -61,11 +61,12 @@ class Slopes(dict[type, Callable[..., Any] | None]):
         return found
 
 
-def _keep_half(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """scipy's functions, which make float64 of float16, with float16 results."""
+def _keep_dtype(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """scipy's functions, which make float64 of float16, and of float32 beside a Python number, in the array's dtype."""
 
     def keeping(x: Any, *rest: Any) -> Any:
         out = kernel(x, *rest)
-        return out.astype("float16") if getattr(x, "dtype", None) == "float16" else out
+        kind = (x if hasattr(x, "dtype") else rest[0]).dtype
+        return out if out.dtype == kind or kind.kind != "f" else out.astype(kind)
 
     return keeping

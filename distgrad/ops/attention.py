@@ -42,6 +42,7 @@ class Attention(Function):
 
 
 _later = Kernels(lambda xp, scores: ~xp.tri(*scores.shape[-2:], dtype=bool))
+_to_add = Kernels(lambda xp, mask, dtype: xp.where(mask, xp.zeros((), dtype), xp.full((), -math.inf, dtype)))
 _nothing = Kernels(lambda xp, scores: (scores == -math.inf).all(-1, keepdims=True))
 
 
@@ -93,8 +94,7 @@ def _added(mask: Any, q: Any, k: Any) -> Any:
                                            zip(reversed(mask.shape), reversed(shape), strict=False)):
         raise RuntimeError(f"{NAME}: attn_mask of shape {tuple(mask.shape)} does not broadcast to the scores, {shape}")
     if mask.dtype.kind == "b":
-        xp, mask = of(raw(q)).xp, raw(mask)
-        return xp.where(mask, xp.zeros((), q.dtype), xp.full((), -math.inf, q.dtype))
+        return _to_add(raw(mask), q.dtype)
     return mask
 
 

@@ -35,7 +35,8 @@ def isclose(input: Any, other: Any, rtol: float = 1e-5, atol: float = 1e-8, equa
 
 def allclose(input: Any, other: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
     """Whether `isclose` holds everywhere."""
-    return bool(isclose(input, other, rtol, atol, equal_nan).array.all())
+    found = isclose(input, other, rtol, atol, equal_nan).array
+    return bool(of(found).xp.all(found))
 
 
 def equal(input: Any, other: Any) -> bool:

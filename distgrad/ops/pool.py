@@ -8,6 +8,7 @@ from ..backend import of
 from ..graph.function import Function
 from ._arguments import number_of, raw
 from ._checks import check_floating, pair
+from ._kernels import Kernels
 from .linear import Linear
 from .shape import squeeze, transpose, unsqueeze
 
@@ -181,13 +182,16 @@ def avg_pool1d(input: Any, kernel_size: Any, stride: Any = None, padding: Any = 
                               **{what: _flat("avg_pool1d", what, value) for what, value in settings.items()}), -2)
 
 
-def _averages(like: Any, size: int, out: int) -> Any:
+def _averaging(xp: Any, like: Any, size: int, out: int) -> Any:
     """The matrix (out, size) whose rows average over size * i // out up to size * (i + 1) / out, rounded up."""
-    matrix = of(raw(like)).xp.zeros((out, size), like.dtype)
+    matrix = xp.zeros((out, size), like.dtype)
     for i in range(out):
         first, last = size * i // out, -(-size * (i + 1) // out)
         matrix[i, first:last] = 1 / (last - first)
     return matrix
+
+
+_averages = Kernels(_averaging)
 
 
 def adaptive_avg_pool2d(input: Any, output_size: Any) -> Any:
@@ -205,8 +209,8 @@ def adaptive_avg_pool2d(input: Any, output_size: Any) -> Any:
     pair("adaptive_avg_pool2d", "output_size", (rows, columns), 1)
     if number_of((h, w)) and h % rows == 0 and w % columns == 0:
         return avg_pool2d(input, (h // rows, w // columns))
-    across = Linear.apply(input, _averages(input, w, columns), None)
-    down = Linear.apply(transpose(across, -1, -2), _averages(input, h, rows), None)
+    across = Linear.apply(input, _averages(raw(input), w, columns), None)
+    down = Linear.apply(transpose(across, -1, -2), _averages(raw(input), h, rows), None)
     return transpose(down, -1, -2)
 
 

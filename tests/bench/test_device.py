@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distgrad.bench import allreduce, ceilings, loader, modes, op, overlap, step, update
+from distgrad.bench import allreduce, ceilings, loader, modes, op, overlap, step, torch_ranks, update
 from distgrad.bench.place import HERE, DeviceClock, Place, take
 from distgrad.bench.trainer import COLUMNS, PARTS, Trainer
 from distgrad.bench.workloads import OURS, WORKLOADS
 from distgrad.cli import main
+from distgrad.config import Config
 from distgrad.distributed import simulate, world
 from distgrad.optim import SGD
 from tests.bench.gpus import stand_in
@@ -203,6 +204,44 @@ def test_a_loader_for_a_gpu_comes_twice(gpus: Any, monkeypatch: pytest.MonkeyPat
                         or made(*args, **options))
     fed = loader.run(world(), ["tensors"], (0,), length=2, rounds=1, place=take(world(), "cuda"))
     assert list(fed.shares) == ["tensors, no workers", "tensors, no workers, pinned"] and asked == [False, True]
+
+
+@pytest.fixture
+def torch() -> Iterator[Any]:
+    """torch, whose settings of TF32 are afterwards what they were."""
+    torch = pytest.importorskip("torch")
+    settings = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [each.allow_tf32 for each in settings]
+    yield torch
+    for each, value in zip(settings, before, strict=True):
+        each.allow_tf32 = value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tf32", [0, 1])
+def test_torch_on_the_same_gpu(tf32: int, torch: Any, gpus: Any, monkeypatch: pytest.MonkeyPatch,
+                               capsys: pytest.CaptureFixture[str]) -> None:
+    queue, chosen = Queue(), []
+    for name, value in {"is_available": lambda: True, "set_device": chosen.append, "memory_reserved": lambda: 7 << 20,
+                        "Event": queue.Event, "synchronize": queue.synchronize}.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(Place, "peers", "cpu")  # its tensors: there is no device for them
+    monkeypatch.setattr(torch_ranks, "config", Config(tf32=tf32))
+    race, = step.run(world(), ["mlp_tiny"], rounds=2, peers=["torch"], place=take(world(), "cuda"))
+    assert not race.left_out and race.differences["torch"] < 1e-4 and chosen == ["cuda:0"]
+    assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == bool(tf32)
+    assert race.kept["torch"] == 7 << 20 and "CUDA" in race.where["torch"]
+    assert all([sample.name for sample in race.parts[part]] == ["distgrad", "torch"] for part in ("total", "host"))
+    step.report(race)
+    assert "torch 0.01 GiB" in capsys.readouterr().out
+
+
+def test_torch_is_left_out_where_its_ranks_would_share_a_device(torch: Any, gpus: Any,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    found = simulate(2)(lambda rank: list(step.run(world(), ["mlp_tiny"], 1, peers=["torch"],
+                                                   place=take(world(), "cuda"))))
+    assert all("share a device" in race.left_out["torch"] for race, in found)
 
 
 @pytest.mark.parametrize(("devices", "apart"), [(1, False), (2, True)])

@@ -29,6 +29,7 @@ __all__ = ["Settings", "install", "remove"]
 class Settings(SimpleNamespace):
     """devices, driver and runtime (versions of CUDA), memory and pinned in bytes, broken (what the driver answers).
 
+    memory: the largest array that there is room for, for each device by its number if it is a dict.
     lazy: copies that are not waited for are done as late as may be; see `queues`.
     """
 
@@ -50,7 +51,8 @@ class _Pool:
         self.settings = settings
 
     def malloc(self, size: int) -> Any:
-        if size > self.settings.memory:
+        memory = self.settings.memory
+        if size > (memory[_thread.device] if isinstance(memory, dict) else memory):
             raise OutOfMemoryError
         return SimpleNamespace(size=size)
 
@@ -110,9 +112,10 @@ class _Places:
         self._ranges: dict[int, tuple[int, int]] = {}  # addresses [begin, end)
 
     def note(self, array: StrictArray) -> None:
-        """New memory lies on the current device."""
+        """New memory lies on the current device, and is asked of its allocator."""
         owner = _owner(array._memory)
         if id(owner) not in self._known:
+            _allocator[0](owner.nbytes)
             self._known[id(owner)] = _thread.device
             begin = int(owner.__array_interface__["data"][0])
             self._ranges[id(owner)] = begin, begin + owner.nbytes
@@ -123,7 +126,8 @@ class _Places:
 
     def at(self, address: int, nbytes: int) -> int | None:
         """On which device these bytes belong to a live array; None if they do not."""
-        return next((self._known[owner] for owner, (begin, end) in tuple(self._ranges.items())
+        now = self._ranges.copy()  # at once: the garbage collector takes arrays away while one goes through them
+        return next((self._known.get(owner) for owner, (begin, end) in now.items()
                      if begin <= address and address + nbytes <= end), None)
 
     def of(self, array: StrictArray) -> int:
@@ -144,6 +148,7 @@ def _owner(memory: np.ndarray) -> np.ndarray:
 
 
 _places = _Places()
+_allocator: list[Any] = [lambda size: None]
 _copied, _real = StrictArray.copy, StrictArray.real  # type: ignore[attr-defined]
 _init, _opened, _closed = StrictArray.__init__, strict_array._opened, strict_array._closed
 
@@ -253,7 +258,7 @@ def _set(self: StrictArray, host: np.ndarray, stream: Any = None) -> None:
 
 
 def _pinned_at(where: int) -> bool:
-    return any(begin <= where < begin + size for begin, size in list(_pinned.items()))
+    return any(begin <= where < begin + size for begin, size in _pinned.copy().items())
 
 
 def _copy(self: StrictArray, order: str = "C") -> StrictArray:
@@ -292,7 +297,7 @@ def install(**given: Any) -> Any:
     pool = _Pool(settings)
     cupy, cupyx = ModuleType("cupy"), ModuleType("cupyx")
     names = Namespace(np)
-    allocator: list[Any] = [pool.malloc]
+    _allocator[0] = pool.malloc
     _pinned.clear()
     pinned = queues.PinnedPool(_pinned, lambda: settings.pinned,
                                lambda: CUDARuntimeError("cudaErrorMemoryAllocation: out of memory"))
@@ -302,21 +307,14 @@ def install(**given: Any) -> Any:
         if isinstance(host, StrictArray):
             return names.array(host, order=order)  # type: ignore[no-any-return]
         if isinstance(host, np.ndarray) and host.ndim and _is_pinned(host):
-            made = empty(host.shape, host.dtype)
+            made: StrictArray = names.empty(host.shape, host.dtype)
             memory = made._memory
             queues.current_stream().put(lambda: memory.__setitem__(..., host))  # holds on to it, as cupy does
             return made
-        made = StrictArray(np.array(host, order=order))  # type: ignore[call-overload]
-        allocator[0](made.nbytes)
-        return made
-
-    def empty(shape: Any, dtype: Any = float) -> StrictArray:
-        made = names.empty(shape, dtype)
-        allocator[0](made.nbytes)
-        return made
+        return StrictArray(np.array(host, order=order))  # type: ignore[call-overload]
 
     cupy.__getattr__ = lambda name: getattr(names, name)  # type: ignore[method-assign]
-    cupy.ndarray, cupy.array, cupy.empty, cupy.RawModule = StrictArray, array, empty, _RawModule  # type: ignore
+    cupy.ndarray, cupy.array, cupy.RawModule = StrictArray, array, _RawModule  # type: ignore
     cupy.get_default_memory_pool = lambda: pool  # type: ignore[attr-defined]
     cupy.get_default_pinned_memory_pool = lambda: pinned  # type: ignore[attr-defined]
     cupy.cuda = SimpleNamespace(  # type: ignore[attr-defined]
@@ -325,7 +323,7 @@ def install(**given: Any) -> Any:
         Event=queues.Event, Stream=queues.Stream, get_current_stream=queues.current_stream,
         get_elapsed_time=queues.elapsed_time, alloc_pinned_memory=pinned.malloc,
         pinned_memory=SimpleNamespace(is_memory_pinned=_pinned_at),
-        set_allocator=lambda function: allocator.__setitem__(0, function), nccl=SimpleNamespace(available=False))
+        set_allocator=lambda function: _allocator.__setitem__(0, function), nccl=SimpleNamespace(available=False))
     cupy.__version__ = "14.2.0"  # type: ignore[attr-defined]
     cupyx.errstate = lambda **options: nullcontext()  # type: ignore[attr-defined]
     cupyx.scipy = ModuleType("cupyx.scipy")  # type: ignore[attr-defined]

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from distgrad import backend
+from distgrad.comm.deadline import Deadline
 from tests.gpu import queues, standin
 
-__all__ = ["Library", "installed"]
+__all__ = ["Library", "Soon", "installed"]
 
 _PATIENCE = 20.0  # seconds for the others to come
 _KINDS = {1: np.dtype("uint8"), 7: np.dtype("float32"), 8: np.dtype("float64")}
@@ -66,20 +67,20 @@ class _Queued:
 
     @property
     def ended(self) -> bool:
-        if self.meeting.there.is_set() or self.world.aborted:
+        if self.meeting.there.is_set() or self.world.hopeless(self.meeting):
             self.finish()
         return self.written
 
     def finish(self) -> None:
         for _ in range(int(_PATIENCE * 100)):
-            if self.written or self.world.aborted or self.meeting.there.wait(0.01):
+            if self.written or self.world.hopeless(self.meeting) or self.meeting.there.wait(0.01):
                 break
         else:
             raise AssertionError(f"rank {self.rank} waits for its device, and {self.meeting.calls} has not all ranks")
         if self.written:
             return
         self.written = True
-        if self.world.aborted:
+        if self.world.hopeless(self.meeting):
             return
         assert not self.meeting.wrong, self.meeting.wrong
         assert self.memory.tobytes() == self.before.tobytes(), "memory was written to while it was on its way"
@@ -123,15 +124,23 @@ class _Stream(queues.Stream):
         assert event.collectives is not None, "an event is waited for that was never recorded"
         if self.device_id != -1:
             self.behind = self.behind or event.of_computation
-        elif event.collectives:
-            event.synchronize()  # the computation goes on at once, and so has to have them now
+        for one in event.collectives if self.device_id == -1 else ():
+            one.finish()  # the computation goes on at once, and so has to have them now
         if not event.collectives:
-            super().wait_event(event)
+            self.put(lambda: queues.Event.synchronize(event))  # no call of the package's, which may be counted
 
     def synchronize(self) -> None:
         for one in self.collectives:
             one.finish()
         super().synchronize()
+
+
+class Soon(Deadline):
+    """Limits for tests of ranks that never come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.soft, self.hard = 0.2, 0.6
 
 
 class _World:
@@ -141,8 +150,15 @@ class _World:
         self.size = size
         self.joined: dict[int, int] = {}  # rank -> device
         self.meetings: dict[int, _Meeting] = {}
-        self.aborted = False
         self.destroyed: set[int] = set()
+
+    def hopeless(self, meeting: _Meeting) -> bool:
+        """Whether a rank is gone that has not come to it."""
+        return any(meeting.calls[rank] is None for rank in self.destroyed)
+
+    @property
+    def aborted(self) -> bool:
+        return any(map(self.hopeless, tuple(self.meetings.values())))
 
 
 class Library:
@@ -152,7 +168,8 @@ class Library:
         number: its version.
         fails: ranks whose attempt to join raises, with what.
         stuck: ranks whose attempt never gets as far as the others'.
-        broken: ranks on which an error has come up, with what.
+        refuses: ranks whose calls raise, with what.
+        broken: ranks on which an error has come up that a look finds, with what.
         log: for each rank its calls (name, count, datatype, op or root).
     """
 
@@ -163,6 +180,7 @@ class Library:
         self.number = 23203
         self.fails: dict[int, str] = {}
         self.stuck: set[int] = set()
+        self.refuses: dict[int, str] = {}
         self.broken: dict[int, str] = {}
         self.log: dict[int, list[tuple[Any, ...]]] = {}
         self.worlds: dict[bytes, _World] = {}
@@ -226,7 +244,9 @@ class _Communicator:
 
     def _queue(self, name: str, where: int, count: int, kind: int, extra: int, stream: int,
                work: Callable[[list[Any]], list[Any]]) -> None:
-        assert not self.world.aborted and self.rank not in self.world.destroyed, "the communicator is gone"
+        assert self.rank not in self.world.destroyed, "the communicator is gone"
+        if self.rank in self.library.refuses:
+            raise NcclError(1, self.library.refuses[self.rank])
         assert standin._thread.device == self.device == _Stream.known[stream].device_id
         assert _Stream.known[stream].behind, f"{name} does not come after what the computation has queued"
         assert standin._places.at(where, count * _KINDS[kind].itemsize) == self.device, f"{name} of foreign memory"
@@ -275,9 +295,6 @@ class _Communicator:
     def abort(self) -> None:
         with self.library.changed:
             self.world.destroyed.add(self.rank)
-            if self.world.destroyed < set(self.world.joined) and any(
-                    not meeting.there.is_set() for meeting in self.world.meetings.values()):
-                self.world.aborted = True
 
     def destroy(self) -> None:
         assert not self.world.aborted

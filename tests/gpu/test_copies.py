@@ -44,6 +44,18 @@ def test_pinning(cupy: Any) -> None:
     assert x.grad.tolist() == [[2.0] * 4] * 3
 
 
+def test_tensors_are_made_in_pinned_memory(cupy: Any) -> None:
+    for made, values in ((dg.zeros(2, device="cpu", pin_memory=True), [0.0, 0.0]),
+                         (dg.ones(2, device="cpu", pin_memory=True, requires_grad=True), [1.0, 1.0]),
+                         (dg.full((2,), 3, device="cpu", pin_memory=True), [3, 3]),
+                         (dg.tensor([1, 2], device="cpu", pin_memory=True), [1, 2]),
+                         (dg.tensor(host(2), pin_memory=True), host(2).tolist()),
+                         (dg.empty(2, device="cpu", pin_memory=True).fill_(5.0), [5.0, 5.0])):
+        assert made.is_pinned() and made.is_leaf and made.tolist() == values
+    with pytest.raises(RuntimeError, match="only memory of the host is pinned"):
+        dg.zeros(2, device="cuda", pin_memory=True)
+
+
 def test_from_pinned_memory_nobody_waits_and_the_source_stays(lazy: Any) -> None:
     pinned = host(8).pin_memory()
     expected = pinned.tolist()
@@ -194,8 +206,9 @@ def test_pinned_blocks_are_given_back_before_the_host_is_called_full(lazy: Any) 
 
 
 def test_without_a_device_it_says_why() -> None:
-    with pytest.raises(RuntimeError, match="device 'cuda' needs"):
-        host(2).pin_memory()
+    for way in (host(2).pin_memory, lambda: dg.empty(2, device="cpu", pin_memory=True)):
+        with pytest.raises(RuntimeError, match="device 'cuda' needs"):
+            way()
     assert not host(2).is_pinned() and host(2).to("cpu", non_blocking=True).tolist() == host(2).tolist()
     x = dg.ones(2, device="strict")
     assert x.to("cpu", non_blocking=True).tolist() == [1.0, 1.0] and not x.is_pinned()

@@ -1,4 +1,4 @@
-"""Several devices: work is done on the device of its tensors, whichever is current. The stand-in is strict."""
+"""Several devices: work is done on the device of its tensors, whichever is current: over the stand-in, or cuda."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from distgrad.graph import engine
 from distgrad.nn import functional as F
 from tests.gpu import emulator
 
-pytestmark = [
-    pytest.mark.skipif("config.getoption('--device') not in ('cpu', 'strict')", reason="about hosts alone"),
-    pytest.mark.skipif(not emulator.available(), reason="needs g++, which compiles the kernels for the processor")]
+pytestmark = pytest.mark.skipif("config.getoption('--device') == 'standin'", reason="brings its own devices")
 PLACES = pytest.mark.parametrize("place", ["cuda:0", "cuda:1"])
 
 
 @pytest.fixture
-def two(cupy: Any) -> Any:
-    cupy.devices = 2
-    return cupy
+def two(request: pytest.FixtureRequest) -> None:
+    """Two devices: the stand-in's, or with --device cuda real ones."""
+    if request.config.getoption("--device") != "cuda":
+        if not emulator.available():
+            pytest.skip("needs g++, which compiles the kernels for the processor")
+        request.getfixturevalue("cupy").devices = 2
+    elif cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
 
 
 def at(place: str, *shape: int, seed: int = 0, grad: bool = False) -> Any:
@@ -55,6 +58,8 @@ OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "fill": lambda a, b: (a * 1).index_fill(0, (b > 9).nonzero()[:, 0], 2.0),
     "set": lambda a, b: assigned(a * 1, b), "where of": lambda a, b: a[a.argmax(1), b.argmin(1)] + a.count_nonzero(),
     "hot": lambda a, b: F.one_hot((a > 0).long(), 3) * b[..., None], "unique": lambda a, b: a * dg.unique(b)[0],
+    "adaptive": lambda a, b: F.adaptive_avg_pool2d(a[None], (3, 3)), "pool": lambda a, b: F.max_pool2d(a[None], 2),
+    "masked": lambda a, b: F.scaled_dot_product_attention(a[None], b[None], b[None], (b > -1)[None]),
     "causal": lambda a, b: F.scaled_dot_product_attention(a[None], b[None], b[None], is_causal=True),
     "broadcast": lambda a, b: a[:1] + b, "cast": lambda a, b: a.double() * 2, "clamp": lambda a, b: a.clamp(-1, 1),
     "pow": lambda a, b: (a * a) ** 1.5, "in place": lambda a, b: (a * 1).mul_(b).add_(1),
@@ -130,6 +135,18 @@ def test_a_model_on_two_devices(two: Any) -> None:
         np.testing.assert_allclose(mine.tolist(), theirs.tolist(), rtol=1e-4, atol=1e-5)
 
 
+def test_anomaly_mode_and_comparisons(two: Any) -> None:
+    x = dg.tensor([0.0, 1.0], device="cuda:1", requires_grad=True)
+    with dg.autograd.detect_anomaly(), pytest.raises(RuntimeError, match="NaN"):
+        (x.sqrt() * 0).sum().backward()
+    assert dg.allclose(x, x + 0) and dg.equal(x, x) and not dg.equal(x, x + 1)
+    made = nn.Conv1d(2, 2, 3).to("cuda:1")
+    nn.init.dirac_(made.weight)
+    nn.init.eye_(linear := nn.Linear(2, 2).to("cuda:1").weight)
+    nn.init.sparse_(nn.Linear(4, 4).to("cuda:1").weight, 0.5)
+    assert made.weight.tolist()[0] == [[0, 1, 0], [0, 0, 0]] and linear.tolist() == [[1, 0], [0, 1]]
+
+
 def test_what_is_read_and_made(two: Any) -> None:
     x = at("cuda:1", 3, 3)
     assert x[0, 0].item() == x.tolist()[0][0] and bool(x[0, 0] == x[0, 0]) and "device='cuda:1'" in repr(x)
@@ -169,18 +186,21 @@ def test_higher_derivatives_and_forward_mode(two: Any) -> None:
         assert str(dg.autograd.forward_ad.unpack_dual(dual.exp() * 2).tangent.device) == "cuda:1"
 
 
+@pytest.mark.skipif("config.getoption('--device') == 'cuda'", reason="there may be several")
 def test_one_device_has_none_of_it(cupy: Any) -> None:
     assert str(dg.ones(2, device="cuda").device) == "cuda:0"
     assert engine._visit is engine._visit_all
     assert dg.backend.get("cuda").xp.bitwise_or is sys.modules["cupy"].bitwise_or
 
 
-def test_data_parallel_on_another_device(two: Any) -> None:
+@pytest.mark.parametrize("shard", [False, True])
+def test_data_parallel_on_another_device(two: Any, shard: bool) -> None:
     """Ranks whose model lies on a device that is not their current one."""
     def trained(where: str) -> list[Any]:
         dg.manual_seed(0)
         model = DataParallel(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)).to(where))
-        optimizer = optim.Adam(model.parameters(), 0.1)
+        optimizer: Any = ZeroRedundancyOptimizer(model.parameters(), optim.Adam, lr=0.1) if shard else \
+            optim.Adam(model.parameters(), 0.1)
         for step in range(3):
             optimizer.zero_grad()
             model(at(where, 6, 4, seed=10 * step + world().rank)).square().mean().backward()
@@ -195,16 +215,15 @@ def test_data_parallel_on_another_device(two: Any) -> None:
                 np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-5)
 
 
-def test_sharding_asks_for_the_models_device(two: Any) -> None:
-    def sharded(rank: int) -> str:
+def test_sharding_happens_where_the_model_is(two: Any) -> None:
+    def sharded(rank: int) -> tuple[str, int]:
         cuda.set_device(0)
         model = DataParallel(nn.Linear(4, 2).to("cuda:1"))
-        with pytest.raises(RuntimeError, match=r"are on cuda:1, .* is cuda:0: shard them after .*set_device\(1\)"):
-            ZeroRedundancyOptimizer(model.parameters(), optim.Adam, lr=0.1)
-        with cuda.device(1):
-            optimizer = ZeroRedundancyOptimizer(model.parameters(), optim.Adam, lr=0.1)
-            model(dg.ones(3, 4, device="cuda")).sum().backward()
-            optimizer.step()
-            return str(model.module.weight.device)
+        optimizer = ZeroRedundancyOptimizer(model.parameters(), optim.Adam, lr=0.1)
+        before = model.module.weight.tolist()
+        model(dg.ones(3, 4, device="cuda:1")).sum().backward()
+        optimizer.step()
+        assert model.module.weight.tolist() != before
+        return str(model.module.weight.device), cuda.current_device()
 
-    assert dg.simulate(2)(sharded) == ["cuda:1", "cuda:1"]
+    assert dg.simulate(2)(sharded) == [("cuda:1", 0)] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -11,9 +12,12 @@ import pytest
 
 import distgrad as dg
 from distgrad import backend, cuda, nn, optim
+from distgrad.comm import devices
 from distgrad.distributed import DataParallel, ZeroRedundancyOptimizer, world
 from distgrad.errors import CommError, RankFailedError
 from tests.gpu import standin_nccl
+from tests.gpu.counting import counted
+from tests.steady import Step
 
 pytestmark = pytest.mark.skipif("config.getoption('--device') != 'standin'", reason="of the stand-in: --device standin")
 
@@ -165,6 +169,24 @@ def test_nodes_do_not_matter(nccl: Any) -> None:
     same(found[0], on_own_devices(4, trained(plain, "nccl", "float64"))[0], "float64")
 
 
+@pytest.mark.parametrize("shard", [False, True])
+def test_a_steady_step_moves_its_batches_and_waits_for_nothing(nccl: Any, shard: bool) -> None:
+    def body(rank: int) -> dict[str, int]:
+        step = Step("wide", lambda ps: ZeroRedundancyOptimizer(ps, optim.Adam, lr=1e-2) if shard else
+                    optim.Adam(ps, lr=1e-2), partial(DataParallel, bucket_bytes=SMALL), device="cuda", seed=rank)
+        step()
+        assert step.model.transport == "nccl"
+        world().barrier()
+        with counted() if rank == 0 else nullcontext({}) as found:  # of both ranks
+            world().barrier()
+            step()
+            world().barrier()
+        world().barrier()
+        return dict(found)
+
+    assert on_own_devices(2, body) == [{"to device": 4}, {}]
+
+
 def test_buckets_leave_while_backward_goes_on(nccl: Any) -> None:
     """A bucket's sum is queued before the gradients of layers nearer to the input are there."""
     early: list[int] = []
@@ -218,7 +240,7 @@ def test_parameters_on_the_host_go_their_own_way(nccl: Any) -> None:
                 model.backward(model(rows(step, rank, "float32")).square().mean(), weight=rank + 1)
             else:
                 model(rows(step, rank, "float32")).square().mean().backward()
-            nn.utils.clip_grad_norm_(model.there.parameters(), 0.05)
+            nn.utils.clip_grad_norm_(model.parameters(), 0.05)
             optimizer.step()
         return values(model), [], [], model.transport
 
@@ -270,23 +292,30 @@ def test_a_rank_that_raises_in_backward_leaves_nobody_behind(nccl: Any) -> None:
         np.testing.assert_array_equal(mine, theirs)
 
 
-def test_an_error_of_nccl_is_raised_and_ends_the_others_too(nccl: Any) -> None:
-    def body(rank: int) -> None:
-        model = DataParallel(net("float32"))
+@pytest.mark.parametrize("when", ["refuses", "broken"])
+def test_an_error_of_nccl_is_raised_on_every_rank_and_ends_what_devices_wait_for(nccl: Any, when: str) -> None:
+    def body(rank: int) -> str:
+        model = DataParallel(net("float32"), bucket_bytes=SMALL)
         plain(model, 0, rank, "float32")
+        kept = model.module.last.weight.grad.cpu().numpy()
+        hook = model.module.first.weight.register_hook(
+            lambda g: getattr(nccl, when).update({1: "an illegal memory access"}))
+        mine = r"NCCL failed on rank 1, on cuda:1: .*an illegal memory access.*NCCL_DEBUG=INFO"
+        theirs = "backward raised on rank 1: CommError: NCCL failed on rank 1|on cuda:0: .*remote process exited"
+        with pytest.raises(CommError, match=mine if rank == 1 else theirs):
+            plain(model, 1, rank, "float32")
+        np.testing.assert_array_equal(model.module.last.weight.grad.cpu().numpy(), kept)
+        with pytest.raises(CommError, match=rf"NCCL's communicator of rank {rank} was given up"):
+            plain(model, 1, rank, "float32")
+        hook.remove()
         world().barrier()
-        nccl.broken[1] = "an illegal memory access"
-        world().barrier()
-        if rank == 1:
-            with pytest.raises(RuntimeError, match=r"failed on rank 1, on cuda:1.*illegal memory.*NCCL_DEBUG=INFO"):
-                plain(model, 1, rank, "float32")
-            with pytest.raises(CommError, match=r"NCCL's communicator of rank 1 was given up after NcclError"):
-                model.close(), model._reducer.exchange.collectives.check()
-            raise ValueError("enough")
-        plain(model, 1, rank, "float32")
+        getattr(nccl, when).clear()
+        model.close()
+        again = DataParallel(net("float32"), bucket_bytes=SMALL)
+        plain(again, 1, rank, "float32")
+        return again.transport
 
-    with pytest.raises(ValueError, match="enough"):
-        on_own_devices(2, body)
+    assert on_own_devices(2, body) == ["nccl"] * 2
 
 
 @pytest.mark.parametrize("shared", [[0, 0], [0, 1, 0]])
@@ -343,11 +372,7 @@ def test_a_rank_that_cannot_join(nccl: Any) -> None:
 
 def test_a_rank_that_never_joins(nccl: Any, monkeypatch: pytest.MonkeyPatch,
                                  capfd: pytest.CaptureFixture[str]) -> None:
-    from dataclasses import replace
-
-    from distgrad.comm import deadline
-
-    monkeypatch.setattr(deadline, "config", replace(deadline.config, soft_timeout=0.2, hard_timeout=0.6))
+    monkeypatch.setattr(devices, "Deadline", standin_nccl.Soon)
     nccl.stuck = {1}
 
     def body(rank: int) -> str:
@@ -370,7 +395,7 @@ def test_what_does_not_go_together(nccl: Any) -> None:
     def body(rank: int) -> None:
         with pytest.raises(ValueError, match="a comm hook works on gradients in memory of the host"):
             DataParallel(nn.Linear(3, 2).to("cuda"), transport="nccl", hook=lambda bucket, comm: None)
-        with pytest.raises(RuntimeError, match="no rank's parameters lie on a CUDA device"):
+        with pytest.raises(RuntimeError, match="the parameters of no rank lie on a CUDA device"):
             DataParallel(nn.Linear(3, 2).to("cpu"), transport="nccl")
         with pytest.raises(RuntimeError, match="rank 1 has its parameters in memory of the host"):
             DataParallel(nn.Linear(3, 2).to("cpu" if rank else "cuda"), transport="nccl")

@@ -159,7 +159,7 @@ def test_index_add(count: int, dim: int, kind: str) -> None:
 def test_the_gradient_of_an_embedding(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu()
     if large:
-        monkeypatch.setattr("distgrad.backend.gpu.kernels.indexed._MOST_LOOKS", 0)
+        monkeypatch.setattr("distgrad.backend.gpu.kernels.indexed._MOST_BLOCKS", 0)
     index = np.random.default_rng(0).integers(0, 9, (5, 60))
     found = []
     for device in ("cpu", "cuda"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,14 @@ def test_nan_to_num_passes_gradients_where_nothing_was_replaced() -> None:
     assert y.tolist() == [1.0, 5.0, 9.0, float(np.finfo("f4").min)]
     y.sum().backward()
     assert x.grad.tolist() == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", [distgrad.float16, distgrad.float32, distgrad.float64])
+def test_numbers_beside_tensors_widen_nothing(dtype: Any) -> None:
+    x = distgrad.tensor([0.0, 2.0], dtype=dtype)
+    for y in (x.xlogy(2), x.xlogy(2.0), distgrad.xlogy(3, x + 1), x.hypot(2), x.logaddexp(2), x.lgamma(), x.erfc()):
+        assert y.dtype == dtype
+    np.testing.assert_allclose(x.xlogy(2).numpy(), [0, 2 * np.log(2)], rtol=1e-3)
 
 
 def test_bounds_and_conversions() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import distgrad as dg
 from distgrad import backend, cuda, nn
-from distgrad.comm import deadline, staging
+from distgrad.comm import devices, staging
 from distgrad.comm.mpi import communicator
 from distgrad.distributed import DataParallel, world
 from tests.gpu import standin_nccl
@@ -103,6 +103,6 @@ def test_a_rank_that_fails_while_the_others_wait_for_it(gpu: Any) -> None:
 
 def test_ranks_that_never_find_each_other(gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of them waits for ever in the call that joins them, as behind a firewall."""
-    monkeypatch.setattr(deadline, "config", replace(deadline.config, soft_timeout=0.2, hard_timeout=0.6))
+    monkeypatch.setattr(devices, "Deadline", standin_nccl.Soon)
     with standin_nccl.installed(world().size):
         fallen_back(r"NCCL failed on rank 0: its devices were not joined after \d+ s\. NCCL_DEBUG=INFO")

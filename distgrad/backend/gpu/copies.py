@@ -85,7 +85,9 @@ def peer(array: Any, device: Device) -> Any:
     """
     with array.device:
         source = cupy.cuda.get_current_stream()
-        whole = array if array.flags.c_contiguous or array.flags.f_contiguous else cupy.ascontiguousarray(array)
+        # In C order before the event: cupy would bring it there after, and copy without waiting for that.
+        flipped = turned(array)
+        whole = array.T if flipped else array if array.flags.c_contiguous else cupy.ascontiguousarray(array)
         written = cupy.cuda.Event(block=False, disable_timing=True)
         written.record(source)
     with cupy.cuda.Device(device.index):
@@ -95,4 +97,4 @@ def peer(array: Any, device: Device) -> Any:
         ended = in_flight.keep(target, whole)
     with array.device:
         source.wait_event(ended)
-    return made
+    return made.T if flipped else made

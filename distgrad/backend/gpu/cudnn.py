@@ -1,8 +1,9 @@
 """Convolution by cuDNN's graph API: the module `cudnn` of nvidia-cudnn-frontend, which is imported nowhere else.
 
 A graph of one operation is built, and an engine chosen, once for each geometry; it is called with addresses. Engines
-that round inputs are left out unless TF32 is allowed, and those that give other bits in every run always. What cannot
-be built is left to the package's own kernels, and said once. DISTGRAD_CUDNN=0 does without.
+that round more than float32 does (TF32, Winograd, FFT) are left out unless TF32 is allowed, and those that give other
+bits in every run always. What cannot be built is left to the package's own kernels, and said once. DISTGRAD_CUDNN=0
+does without.
 """
 
 from __future__ import annotations
@@ -158,10 +159,10 @@ class _Plan:
 
 
 def _refused(note: Any, name: str) -> list[Any]:
-    """What an engine must not do: depend on the order of additions, and round what float32 would not."""
-    refused = [note.NONDETERMINISTIC]
+    """Notes of engines that are left out: whose additions come in any order, and that round where float32 would not."""
+    names = ["NONDETERMINISTIC"]
     if name != "HALF":
-        refused += [note.DOWN_CONVERT_INPUTS, note.REDUCED_PRECISION_REDUCTION]
+        names += ["DOWN_CONVERT_INPUTS", "REDUCED_PRECISION_REDUCTION"]
     if name == "FLOAT" and not config.tf32:
-        refused.append(note.TENSOR_CORE)
-    return refused
+        names += ["TENSOR_CORE", "WINOGRAD", "FFT"]
+    return [getattr(note, each) for each in names if hasattr(note, each)]

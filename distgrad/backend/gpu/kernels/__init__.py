@@ -19,6 +19,7 @@ __all__ = ["find"]
 _MODULES = {
     "attention": ("attention", "attention_backward"),
     "convolve": ("conv2d", "conv2d_grad_input", "conv2d_grad_weight"),
+    "division": ("floor_divide", "remainder"),
     "dropout": ("dropout", "dropout_backward"),
     "indexed": ("gather", "index_add", "index_put", "scatter_add"),
     "lines": ("gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "in_range", "log_sigmoid",

@@ -67,7 +67,7 @@ extern "C" __global__ void add_in_order(T* out, const I* index, const T* source,
 }
 """)
 
-_MOST_INDICES, _MOST_LOOKS = 1 << 14, 1 << 24  # of what is added in order; see [Note: order of additions]
+_MOST_INDICES, _MOST_BLOCKS = 1 << 14, 1 << 11  # of what is added in order; see [Note: order of additions]
 
 
 def _sizes(shape: tuple[int, ...], dim: int) -> tuple[int, int]:
@@ -103,9 +103,9 @@ def index_add(out: Any, dim: int, index: Any, source: Any) -> Any:
         return plain("index_add", out)(out, dim, index, source)
     index, source = cupy.ascontiguousarray(index, "int64"), cupy.ascontiguousarray(source)
     (front, behind), size, count = _sizes(out.shape, dim), out.shape[dim], index.size
-    if front == 1 and count <= _MOST_INDICES and count * size <= _MOST_LOOKS:
-        on_blocks("indexed", "add_in_order", out.dtype, size * -(-behind // 256), out, index, source, size, count,
-                  behind)
+    blocks = size * -(-behind // 256)
+    if front == 1 and count <= _MOST_INDICES and blocks <= _MOST_BLOCKS:
+        on_blocks("indexed", "add_in_order", out.dtype, blocks, out, index, source, size, count, behind)
     else:
         over_lines("indexed", "add_at", out.dtype, source.size, out, index, source, size, count, behind, True,
                    source.size)
