@@ -15,7 +15,7 @@ import numpy as np
 
 from .launch import add_family, fits, kernel, plain
 
-__all__ = ["adam_", "adam_plan", "clip_factor", "multiply_", "norm_blocks", "norms_of", "sgd_", "sgd_plan"]
+__all__ = ["adam_plan", "clip_factor", "multiply_", "norm_blocks", "norms_of", "sgd_plan"]
 
 _ROOM = 64  # arrays of one launch
 _ROLES = 5  # arrays that belong together: a parameter, its gradient, and up to three of state
@@ -270,14 +270,3 @@ def adam_plan(ps: Sequence[Any], ms: Sequence[Any], vs: Sequence[Any],
                 number(kept), number(decay), number(lr / (1 - beta1 ** step)), number(math.sqrt(1 - beta2 ** step)))
 
     return _plan("adam", ps, [ms, vs, vmaxs], launch)
-
-
-def sgd_(p: Any, g: Any, buf: Any, lr: float, momentum: float, dampening: float, weight_decay: float, nesterov: bool,
-         first: bool, factor: Any) -> None:
-    sgd_plan([p], None if buf is None else [buf])([g], lr, momentum, dampening, weight_decay, nesterov, first, factor)
-
-
-def adam_(p: Any, g: Any, m: Any, v: Any, vmax: Any, lr: float, beta1: float, beta2: float, eps: float,
-          weight_decay: float, decoupled: bool, step: int, factor: Any) -> None:
-    update = adam_plan([p], [m], [v], None if vmax is None else [vmax])
-    update([g], lr, beta1, beta2, eps, weight_decay, decoupled, step, factor)
