@@ -22,6 +22,7 @@ from distgrad import backend
 from distgrad._tensor import creation
 from distgrad.backend import dtypes, strict
 from distgrad.backend.strict import array as strict_array
+from distgrad.data import processes
 from distgrad.graph import base
 from tests.gpu import standin
 
@@ -72,7 +73,7 @@ def move_to(device: str) -> None:
         standin.install()
         device = "cuda"
     distgrad.set_default_device(device)
-    for module in (distgrad.autograd.gradcheck, distgrad.checkpoint, distgrad.data, distgrad.nn):
+    for module in (distgrad.autograd.gradcheck, distgrad.checkpoint, distgrad.nn, processes):
         assert module  # the package itself keeps from_numpy
     kind = backend.get(device).array_type
     distgrad.from_numpy = creation.from_numpy = _from_numpy  # type: ignore[assignment]
