@@ -29,7 +29,7 @@ _LOOK = 0.02   # seconds between two rounds in which the ranks tell each other h
 _PROBE = 1024  # elements of the first sum, which shows whether the devices really reach each other
 _ADVICE = ("NCCL_DEBUG=INFO in the environment of all ranks shows what it does; NCCL_SOCKET_IFNAME names the network "
            "interface that reaches the other hosts, NCCL_P2P_DISABLE=1 keeps it from direct access between devices")
-_WAITING, _JOINED = b"", b"joined"
+_WAITING, _LATE, _JOINED = b"", b"late", b"joined"
 
 
 class DeviceRanks:
@@ -229,17 +229,19 @@ def _join(comm: Communicator, backend: Backend, device: Device) -> Collectives |
     while True:
         attempt.ended.wait(_LOOK)
         state = attempt.state
-        if state == _WAITING and deadline.hard_passed():
-            state = f"its devices were not joined after {deadline.waited:.0f} s".encode()
-        states = comm.allgather_bytes(state)
-        for number, theirs in zip(comm.ranks, states, strict=True):
-            if theirs not in (_WAITING, _JOINED):
-                attempt.give_up()
-                return f"NCCL failed on rank {number}: {theirs.decode(errors='replace')}. {_ADVICE}"
-        if _WAITING not in states:
+        states = comm.allgather_bytes(_LATE if state == _WAITING and deadline.hard_passed() else state)
+        told = list(zip(comm.ranks, states, strict=True))
+        if set(states) == {_JOINED}:
             assert attempt.made is not None
             return attempt.made
+        for number, theirs in told:
+            if theirs not in (_WAITING, _LATE, _JOINED):
+                attempt.give_up()
+                return f"NCCL failed on rank {number}: {theirs.decode(errors='replace')}. {_ADVICE}"
+        missing = f"not there: rank(s) {', '.join(str(number) for number, theirs in told if theirs != _JOINED)}"
+        if _LATE in states:
+            attempt.give_up()
+            return f"NCCL has not joined the devices; {missing}. {_ADVICE}"
         if deadline.soft_passed():
-            waiting = ", ".join(str(number) for number, theirs in zip(comm.ranks, states, strict=True) if not theirs)
             report(f"rank {comm.ranks[comm.rank]} has waited {deadline.waited:.1f} s for NCCL to join the devices; "
-                   f"not there: rank(s) {waiting}. {_ADVICE}")
+                   f"{missing}. {_ADVICE}")

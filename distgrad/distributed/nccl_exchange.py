@@ -6,9 +6,9 @@ The host waits for nothing. Sums are taken in an order of NCCL's own, so results
 rounding; every rank gets the same bits, and takes squares and quotients of them for itself.
 
 [Note: collectives on devices] A queued sum occupies the device until every rank has queued its own, so a host that
-waits for its device waits for the other ranks' hosts. That ends, because no host waits for a device or for another
-rank between the launch of its first bucket and that of its last, and every rank launches all of them: what did not
-arrive is launched at the end of backward, and a backward that raises launches the rest (`Reducer.abandon`). After
+waits for its device waits for the other ranks' hosts. That ends, because no host waits for another one by other means
+between the launch of its first bucket and that of its last, and every rank launches all of them: what did not arrive
+is launched at the end of backward, and a backward that raises launches the rest (`Reducer.abandon`). After
 `finish` comes the control message, which is heard only when all ranks have come to it and so have queued everything;
 from there on waiting for the device is safe. Should a rank die in between, the message tells of it, not the device;
 and where it tells of a rank whose device has failed, or fails itself, every rank gives the collectives up, which ends

@@ -106,24 +106,6 @@ def test_attention(causal: bool, masked: bool, kind: str) -> None:
 
 
 @every_kind
-@pytest.mark.parametrize("size", [1, 1000])
-def test_updates(size: int, kind: str) -> None:
-    def state() -> list[np.ndarray]:
-        return [numbers(kind, size), numbers(kind, size, seed=1), numbers(kind, size, seed=2),
-                np.abs(numbers(kind, size, seed=3)), np.abs(numbers(kind, size, seed=4))]
-
-    for vmax in (False, True):
-        for decay, decoupled in ((0.0, False), (0.1, False), (0.1, True)):
-            p, g, m, v, top = state()
-            same("adam_", kind, p, g, m, v, top if vmax else None, 0.1, 0.9, 0.99, 1e-8, decay, decoupled, 3, 0.5,
-                 changed=True)
-    for momentum, nesterov, first in ((0.0, False, True), (0.9, False, True), (0.9, True, False)):
-        p, g, buf, *_ = state()
-        same("sgd_", kind, p, g, buf if momentum else None, 0.1, momentum, 0.2, 0.01, nesterov, first, -0.5,
-             changed=True)
-
-
-@every_kind
 @pytest.mark.parametrize("size", [1, 4096, 10_000])
 def test_norms(size: int, kind: str) -> None:
     same("norm_blocks", kind, numbers(kind, size), 2.0, 4096)

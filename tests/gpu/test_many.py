@@ -141,6 +141,19 @@ def test_norms_of_what_is_no_ordinary_number(kind: str, value: float) -> None:
         np.testing.assert_allclose(found, find("norm_blocks")(np, x, p, GRID), rtol=1e-12)
 
 
+@every_kind
+@pytest.mark.parametrize("p", [2.0, 1.0, 3.5, math.inf, 0.0])
+@pytest.mark.parametrize("count", [0, 1, 255, 3000])
+def test_the_norm_from_partial_sums(count: int, p: float, kind: str) -> None:
+    partials = np.abs(numbers("float64", [count], 0)[0])
+    for wrong in (None, math.nan, math.inf):
+        if wrong is not None and count:
+            partials[count // 2] = wrong
+        found = gpu().kernels.norm_from(there(partials), p, np.dtype(kind))
+        assert found.shape == () and found.dtype == kind
+        np.testing.assert_allclose(gpu().to_host(found), find("norm_from")(np, partials, p, kind), **TOLERANCE[kind])
+
+
 @pytest.mark.parametrize("kind", ["float32", "float64", "float16", "complex64"])
 def test_scaling_many(kind: str) -> None:
     for sizes in (SHAPES, MORE):
@@ -183,7 +196,7 @@ def test_clipping_gradients_of_several_dtypes() -> None:
 def test_signatures() -> None:
     from distgrad.backend.gpu.kernels import many
 
-    for name in ("clip_factor", "multiply_", "norm_blocks", "norms_of", "adam_", "sgd_", "adam_plan", "sgd_plan"):
+    for name in ("clip_factor", "multiply_", "norm_blocks", "norm_from", "norms_of", "adam_plan", "sgd_plan"):
         function = getattr(many, name)
         assert list(signature(function).parameters) == list(signature(find(name)).parameters)[1:]  # without xp
 

@@ -78,5 +78,6 @@ def test_many_parameters_are_clipped_and_updated_by_few_launches(way: str, monke
         nn.utils.clip_grad_norm_(model.parameters(), 0.1)
         optimizer.step()
     together = way == "DataParallel"  # in flat memory gradients are one array, and the factor waits for the update
-    expected = ["squares", "clip_factor"] if together else ["squares"] * 2 + ["clip_factor"] + ["multiply"] * 2
+    expected = ["squares", "norm_from", "clip_factor"] if together else \
+        ["squares", "squares", "norm_from", "clip_factor", "multiply", "multiply"]
     assert launched == expected + ["adam"] * 2

@@ -11,7 +11,7 @@ from typing import Any
 
 from ._register import kernel
 
-__all__ = ["clip_factor", "multiply_", "norm_blocks", "norms_of"]
+__all__ = ["clip_factor", "multiply_", "norm_blocks", "norm_from", "norms_of"]
 
 _BLOCKS = 16  # grid blocks worked on at a time: the float64 copy stays in cache
 
@@ -46,6 +46,17 @@ def norms_of(xp: Any, arrays: Sequence[Any], norm_type: float, grid: int) -> Any
     """`norm_blocks` of arrays of any shape, each with blocks of its own, one array's after the other's."""
     parts = [norm_blocks(xp, x.reshape(-1), norm_type, grid) for x in arrays]
     return xp.concatenate(parts) if parts else xp.zeros(0, "float64")
+
+
+@kernel
+def norm_from(xp: Any, partials: Any, norm_type: float, dtype: Any) -> Any:
+    """(sum of partial sums)^(1/p), for p = inf the largest of them, for p = 0 their sum: an array of one element."""
+    if norm_type == math.inf:
+        return xp.asarray(partials.max() if partials.size else xp.zeros(()), dtype)
+    total = partials.sum()
+    if norm_type:
+        total = xp.sqrt(total) if norm_type == 2 else total ** (1 / norm_type)
+    return xp.asarray(total, dtype)
 
 
 @kernel

@@ -158,15 +158,10 @@ def _combined(parts: list[Any], arrays: list[Any], p: float) -> Any:
 def _root(parts: list[Any], arrays: list[Any], p: float) -> Any:
     xp = of(arrays[0]).xp
     partials = parts[0] if len(parts) == 1 else xp.concatenate([move(part, device_of(arrays[0])) for part in parts])
-    if p == math.inf:
-        norm = partials.max() if partials.size else xp.zeros(())
-    else:
-        total = partials.sum()
-        norm = total if p == 0 else xp.sqrt(total) if p == 2 else total ** (1 / p)
     kinds = {a.dtype for a in arrays}
     dtype = xp.result_type("float32", *{xp.empty(0, kind).real.dtype for kind in kinds}) if len(kinds) > 1 \
         or arrays[0].dtype.char != "f" else arrays[0].dtype
-    return from_raw(xp.asarray(norm, dtype))
+    return from_raw(of(partials).kernels.norm_from(partials, p, dtype))
 
 
 def _check_finite(norm: Any, error_if_nonfinite: bool) -> None:

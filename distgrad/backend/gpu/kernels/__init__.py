@@ -24,7 +24,7 @@ _MODULES = {
     "indexed": ("gather", "index_add", "index_put", "scatter_add"),
     "lines": ("gelu", "gelu_backward", "gelu_tanh", "gelu_tanh_backward", "in_range", "log_sigmoid",
               "probabilities", "relu_backward", "sigmoid", "sigmoid_backward", "silu", "tanh_backward"),
-    "many": ("adam_", "adam_plan", "clip_factor", "multiply_", "norm_blocks", "norms_of", "sgd_", "sgd_plan"),
+    "many": ("adam_plan", "clip_factor", "multiply_", "norm_blocks", "norm_from", "norms_of", "sgd_plan"),
     "norms": ("batch_norm", "normalize", "normalize_backward"),
     "pool": ("avg_pool2d", "avg_pool2d_backward", "max_pool2d", "max_pool2d_backward", "max_pool2d_gather"),
     "products": ("linear", "matmul"),

@@ -15,12 +15,13 @@ import numpy as np
 
 from .launch import add_family, fits, kernel, plain
 
-__all__ = ["adam_", "adam_plan", "clip_factor", "multiply_", "norm_blocks", "norms_of", "sgd_", "sgd_plan"]
+__all__ = ["adam_plan", "clip_factor", "multiply_", "norm_blocks", "norm_from", "norms_of", "sgd_plan"]
 
 _ROOM = 64  # arrays of one launch
 _ROLES = 5  # arrays that belong together: a parameter, its gradient, and up to three of state
 _SHARE = 2048  # elements that a block works on
 _THREADS = 256
+_WIDEST = 1024  # threads of a block that works alone
 _TABLE = np.dtype([("where", np.uint64, (_ROLES, _ROOM)), ("size", np.int64, _ROOM), ("first", np.int32, _ROOM + 1),
                    ("count", np.int32)])  # struct Many; with the other arguments it stays below the 4 KiB of a launch
 
@@ -75,6 +76,22 @@ extern "C" __global__ void powers(const Many many, I share, double p, double* ou
         sum = add_up(sum, shared);
     }
     if (threadIdx.x == 0) out[blockIdx.x] = sum;
+}
+
+// What they come to: (the sum of n of them)^(1/p), for p = 0 the sum, for p = inf the largest. One block, one order.
+extern "C" __global__ void norm_from(const double* parts, I n, double p, T* out) {
+    __shared__ double shared[1024];
+    double found = 0;
+    if (p > 1e308) {
+        T top = 0;
+        for (I i = threadIdx.x; i < n; i += blockDim.x) { T v = (T)parts[i]; if (v > top || v != v) top = v; }
+        found = largest(top, (T*)shared);
+    } else {
+        for (I i = threadIdx.x; i < n; i += blockDim.x) found += parts[i];
+        found = add_up(found, shared);
+        if (p == 2) found = sqrt(found); else if (p != 0) found = pow(found, 1 / p);
+    }
+    if (threadIdx.x == 0) *out = (T)found;
 }
 
 // Where a factor is an array, `at` is its address; else that is null.
@@ -201,6 +218,16 @@ def norms_of(arrays: Sequence[Any], norm_type: float, grid: int) -> Any:
     return out
 
 
+def norm_from(partials: Any, norm_type: float, dtype: Any) -> Any:
+    kind = np.dtype(dtype)
+    if kind.char not in "fd" or not partials.flags.c_contiguous:
+        return plain("norm_from", partials)(partials, norm_type, dtype)
+    out = cupy.empty((), kind)
+    kernel("many", "norm_from", kind)((1,), (_WIDEST if partials.size > _THREADS else _THREADS,), (
+        partials, np.int64(partials.size), np.float64(norm_type), out))
+    return out
+
+
 def clip_factor(norm: Any, max_norm: float, dtype: Any) -> Any:
     kind = np.dtype(dtype)
     if kind.char not in "fd" or not fits(norm):
@@ -270,14 +297,3 @@ def adam_plan(ps: Sequence[Any], ms: Sequence[Any], vs: Sequence[Any],
                 number(kept), number(decay), number(lr / (1 - beta1 ** step)), number(math.sqrt(1 - beta2 ** step)))
 
     return _plan("adam", ps, [ms, vs, vmaxs], launch)
-
-
-def sgd_(p: Any, g: Any, buf: Any, lr: float, momentum: float, dampening: float, weight_decay: float, nesterov: bool,
-         first: bool, factor: Any) -> None:
-    sgd_plan([p], None if buf is None else [buf])([g], lr, momentum, dampening, weight_decay, nesterov, first, factor)
-
-
-def adam_(p: Any, g: Any, m: Any, v: Any, vmax: Any, lr: float, beta1: float, beta2: float, eps: float,
-          weight_decay: float, decoupled: bool, step: int, factor: Any) -> None:
-    update = adam_plan([p], [m], [v], None if vmax is None else [vmax])
-    update([g], lr, beta1, beta2, eps, weight_decay, decoupled, step, factor)
