@@ -67,6 +67,6 @@ def _keep_dtype(kernel: Callable[..., Any]) -> Callable[..., Any]:
     def keeping(x: Any, *rest: Any) -> Any:
         out = kernel(x, *rest)
         kind = (x if hasattr(x, "dtype") else rest[0]).dtype
-        return out if out.dtype == kind or kind.kind != "f" else out.astype(kind)
+        return out if out.dtype == kind or kind.kind not in "fc" else out.astype(kind)
 
     return keeping

@@ -42,6 +42,7 @@ def test_numbers_beside_tensors_widen_nothing(dtype: Any) -> None:
     for y in (x.xlogy(2), x.xlogy(2.0), distgrad.xlogy(3, x + 1), x.hypot(2), x.logaddexp(2), x.lgamma(), x.erfc()):
         assert y.dtype == dtype
     np.testing.assert_allclose(x.xlogy(2).numpy(), [0, 2 * np.log(2)], rtol=1e-3)
+    assert distgrad.ones(2, dtype=distgrad.complex64).xlogy(2).dtype == distgrad.complex64
 
 
 @pytest.mark.parametrize("dtype", [distgrad.bool, distgrad.int64, distgrad.float32, distgrad.complex64])
