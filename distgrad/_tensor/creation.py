@@ -119,8 +119,13 @@ def from_numpy(array: np.ndarray) -> Tensor:
     return _leaf(array, False)
 
 
+def _number(value: Any) -> Any:
+    """A number that was given as such, or as a tensor of one element on whatever device."""
+    return value.item() if isinstance(value, Tensor) else value
+
+
 def _filled(shape: Any, value: Any, dtype: Any, device: Any, requires_grad: bool, pin_memory: bool) -> Tensor:
-    found = dtype_of(dtype)
+    found, value = dtype_of(dtype), _number(value)
     if found is None:
         found = np.dtype(bool) if isinstance(value, bool) else np.dtype(np.int64) if isinstance(value, int) else \
             get_default_dtype() if isinstance(value, float) else np.result_type(get_default_dtype(), value)
@@ -170,7 +175,7 @@ def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, 
 def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
            requires_grad: bool = False) -> Tensor:
     """start, start + step, ... below end; one argument counts from 0."""
-    start, end = (0, start) if end is None else (start, end)
+    start, end, step = [_number(x) for x in ((0, start, step) if end is None else (start, end, step))]
     found = dtype_of(dtype)
     if found is None:
         whole = all(isinstance(x, int) or getattr(x, "dtype", np.dtype("f")).kind in "iu" for x in (start, end, step))
@@ -185,12 +190,14 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
 def linspace(start: float, end: float, steps: int, *, dtype: Any = None, device: Any = None,
              requires_grad: bool = False) -> Tensor:
     """`steps` numbers evenly spaced from start to end, both included."""
+    start, end = _number(start), _number(end)
     return _made(np.linspace(start, end, steps, dtype=dtype_of(dtype) or get_default_dtype()), device, requires_grad)
 
 
 def logspace(start: float, end: float, steps: int, base: float = 10.0, *, dtype: Any = None,
              device: Any = None) -> Tensor:
     """base to the powers of `linspace(start, end, steps)`."""
+    start, end = _number(start), _number(end)
     return _made(np.logspace(start, end, steps, base=base, dtype=dtype_of(dtype) or get_default_dtype()), device, False)
 
 

@@ -136,6 +136,17 @@ def test_moving_and_making_tensors() -> None:
     assert dg.tensor(y).device.type == "strict" and dg.tensor(y, device="cpu").device.type == "cpu"
 
 
+def test_numbers_may_be_tensors_of_any_device() -> None:
+    for device in ("cpu", "strict"):
+        three, half = dg.tensor(3, device=device), dg.tensor(0.5, device=device)
+        assert dg.arange(three).tolist() == dg.arange(0, three, dg.tensor(1, device=device)).tolist() == [0, 1, 2]
+        assert dg.arange(three).dtype == dg.int64 and dg.arange(half, three).tolist() == [0.5, 1.5, 2.5]
+        assert dg.linspace(half, three, 2).tolist() == [0.5, 3]
+        assert dg.logspace(dg.tensor(0.0), three, 2).tolist() == [1, 1000]
+        assert dg.full((2,), three).tolist() == [3, 3] and dg.full((2,), three).dtype == dg.int64
+        assert dg.full((1,), half, device=device).dtype == dg.float32
+
+
 def test_the_default_device() -> None:
     before = dg.get_default_device()
     try:
