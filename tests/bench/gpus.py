@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from distgrad.backend import base
-from tests.gpu import standin
+from tests.gpu.present import present
 
 __all__ = ["stand_in"]
 
@@ -17,20 +16,13 @@ __all__ = ["stand_in"]
 @contextmanager
 def stand_in(**given: Any) -> Iterator[Any]:
     """Inside, there are such devices; the settings, which may be changed. Afterwards all of it is gone."""
-    base.get("strict")
-    before = dict(base._BY_NAME), dict(base._BY_TYPE)
-    for name in [name for name in sys.modules if name.startswith("distgrad.backend.gpu")]:
-        del sys.modules[name]
-    settings = standin.install(**given)
-    cupy: Any = sys.modules["cupy"]
-    cupy.__version__ = "14.2.0"
-    cupy.cuda.Device.compute_capability = "90"
-    cupy.cuda.runtime.deviceGetPCIBusId = lambda number: f"0000:{number:02x}:00.0"
-    cupy.cuda.runtime.getDeviceProperties = lambda number: {"name": b"Stand-in", "totalGlobalMem": 16 << 20}
-    try:
-        yield settings
-    finally:
-        gc.collect()  # what holds memory of theirs is gone before them
-        standin.remove()
-        base._BY_NAME.clear(), base._BY_TYPE.clear()
-        base._BY_NAME.update(before[0]), base._BY_TYPE.update(before[1])
+    with present(**given) as settings:
+        cupy: Any = sys.modules["cupy"]
+        cupy.__version__ = "14.2.0"
+        cupy.cuda.Device.compute_capability = "90"
+        cupy.cuda.runtime.deviceGetPCIBusId = lambda number: f"0000:{number:02x}:00.0"
+        cupy.cuda.runtime.getDeviceProperties = lambda number: {"name": b"Stand-in", "totalGlobalMem": 16 << 20}
+        try:
+            yield settings
+        finally:
+            gc.collect()  # what holds memory of theirs is gone before them
