@@ -45,7 +45,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if RANK > 0:
         config.option.xmlpath = None  # rank 0 alone writes the report file
     if config.getoption("--device") != "cpu":
-        devices.move_to(config.getoption("--device"))
+        try:
+            devices.move_to(config.getoption("--device"))
+        except RuntimeError as error:
+            raise pytest.UsageError(str(error)) from None
 
 
 @pytest.hookimpl(trylast=True)
