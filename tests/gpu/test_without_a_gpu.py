@@ -55,6 +55,11 @@ def test_a_driver_that_is_older_than_cupys_cuda(cupy: Any) -> None:
     refused(r'driver supports CUDA 12\.4, but cupy was built for CUDA 13\.0: pip uninstall cupy-cuda13x.*\[cuda12\]')
 
 
+def test_a_driver_for_which_there_is_no_cupy(cupy: Any) -> None:
+    cupy.driver = 11080
+    refused(r"driver supports CUDA 11\.8, but cupy was built for CUDA 12\.9: install a newer driver$")
+
+
 def test_no_device(cupy: Any) -> None:
     cupy.devices = 0
     refused("no CUDA device is visible.*CUDA_VISIBLE_DEVICES")

@@ -13,6 +13,7 @@ from ...config import config, preset
 
 __all__ = ["count", "load", "readable"]
 
+_OLDEST = 12  # the first major version of CUDA for which there is an extra
 _INSTALL = ('pip install "distgrad[cuda12]" for a driver of CUDA 12, "distgrad[cuda13]" for one of CUDA 13 '
             "(nvidia-smi says which)")
 
@@ -53,9 +54,10 @@ def count(cupy: Any) -> int:
         raise RuntimeError("device 'cuda' needs NVIDIA's driver, which is not here: install it (or start the container "
                            "with its GPUs, as docker's --gpus all does), or use device='cpu'")
     if driver // 1000 < built // 1000:
+        other = (f'pip uninstall cupy-cuda{built // 1000}x, then pip install "distgrad[cuda{driver // 1000}]", or '
+                 if driver // 1000 >= _OLDEST else "")
         raise RuntimeError(f"the driver supports CUDA {readable(driver)}, but cupy was built for CUDA "
-                           f"{readable(built)}: pip uninstall cupy-cuda{built // 1000}x, then "
-                           f'pip install "distgrad[cuda{driver // 1000}]", or install a newer driver')
+                           f"{readable(built)}: {other}install a newer driver")
     try:
         found: int = runtime.getDeviceCount()
     except runtime.CUDARuntimeError as error:
