@@ -81,12 +81,14 @@ class DeviceRanks:
 
 
 _open: WeakKeyDictionary[Communicator, dict[tuple[str, ...], DeviceRanks]] = WeakKeyDictionary()
+_failed: WeakKeyDictionary[Communicator, dict[tuple[str, ...], str]] = WeakKeyDictionary()  # it may take minutes
 
 
 def open_devices(comm: Communicator, arrays: Sequence[Array], alike: str) -> DeviceRanks | str:
     """Collectives among the devices on which the ranks' arrays lie. Collective.
 
-    They are made once for a communicator and a choice of devices; each caller closes what it got.
+    They are made once for a communicator and a choice of devices; each caller closes what it got. Devices that could
+    not be joined are not tried again on the same communicator.
 
     Args:
         arrays: this rank's; those of kinds of devices that have no such collectives are passed over.
@@ -112,10 +114,13 @@ def open_devices(comm: Communicator, arrays: Sequence[Array], alike: str) -> Dev
         return reason
     assert backend is not None and device is not None
     places = tuple(each["place"] for each in ranks)
+    if reason := _failed.get(comm, {}).get(places, ""):
+        return reason
     found = known.get(places)
     if found is None or any(each["lost"] for each in ranks):
         joined = _join(comm, backend, device)
         if isinstance(joined, str):
+            _failed.setdefault(comm, {})[places] = joined
             return joined
         found = _open.setdefault(comm, known)[places] = DeviceRanks(comm, joined)
     found.users += 1

@@ -376,9 +376,11 @@ def test_a_rank_that_never_joins(nccl: Any, monkeypatch: pytest.MonkeyPatch,
     nccl.stuck = {1}
 
     def body(rank: int) -> str:
+        DataParallel(nn.Linear(3, 2).to("cuda"))
         return DataParallel(nn.Linear(3, 2).to("cuda")).transport
 
     fallen_back(2, "", body)
+    assert len(nccl.worlds) == 1, "what took so long is not tried again"
     said = capfd.readouterr().err
     assert "has waited 0.2 s for NCCL to join the devices; not there: rank(s) 0, 1" in said
     assert "by way of the host, not by NCCL: NCCL has not joined the devices; not there: rank(s) 0, 1. NCCL_D" in said
