@@ -318,7 +318,8 @@ def install(**given: Any) -> Any:
     cupy.get_default_memory_pool = lambda: pool  # type: ignore[attr-defined]
     cupy.get_default_pinned_memory_pool = lambda: pinned  # type: ignore[attr-defined]
     cupy.cuda = SimpleNamespace(  # type: ignore[attr-defined]
-        runtime=_runtime(settings), memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError), Device=_Device,
+        runtime=_runtime(settings), nvrtc=SimpleNamespace(getVersion=lambda: (12, 9)),
+        memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError), Device=_Device,
         device=SimpleNamespace(get_cublas_handle=lambda: cublas.handle_of(_thread.device)),
         Event=queues.Event, Stream=queues.Stream, get_current_stream=queues.current_stream,
         get_elapsed_time=queues.elapsed_time, alloc_pinned_memory=pinned.malloc,

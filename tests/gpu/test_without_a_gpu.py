@@ -60,6 +60,20 @@ def test_a_driver_for_which_there_is_no_cupy(cupy: Any) -> None:
     refused(r"driver supports CUDA 11\.8, but cupy was built for CUDA 12\.9: install a newer driver$")
 
 
+def test_no_libraries(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: Any = sys.modules["cupy"]
+
+    def missing() -> Any:
+        raise OSError("libnvrtc.so.12: no such file\nlooked everywhere")
+
+    monkeypatch.setattr(found.cuda.nvrtc, "getVersion", missing)
+    refused(r'does not find the libraries of CUDA \(libnvrtc.so.12: no such file\): pip install "distgrad\[cuda12\]"')
+    monkeypatch.setattr(found.cuda.nvrtc, "getVersion", lambda: (12, 9))
+    monkeypatch.delattr(sys.modules["cupy_backends.cuda.libs"], "cublas")
+    monkeypatch.delitem(sys.modules, "cupy_backends.cuda.libs.cublas")
+    refused("does not find the libraries of CUDA .*cublas")
+
+
 def test_no_device(cupy: Any) -> None:
     cupy.devices = 0
     refused("no CUDA device is visible.*CUDA_VISIBLE_DEVICES")

@@ -23,7 +23,8 @@ def load() -> Any:
 
     Raises:
         RuntimeError: cupy is not installed or cannot be loaded, there is no driver, the driver is older than the
-            CUDA that cupy was built for, or no device is visible. The message says which, and what to do.
+            CUDA that cupy was built for, no device is visible, or CUDA's libraries are not there. The message says
+            which, and what to do.
     """
     if find_spec("cupy") is None:
         raise RuntimeError(f"device 'cuda' needs cupy, which is not installed: {_INSTALL}")
@@ -35,7 +36,20 @@ def load() -> Any:
         raise RuntimeError(f"device 'cuda' needs cupy, which is installed but cannot be loaded ({error}): {_INSTALL}, "
                            "one of them alone") from error
     count(cupy)
+    _find_libraries(cupy)
     return cupy
+
+
+def _find_libraries(cupy: Any) -> None:
+    """Look for CUDA's compiler and its products of matrices: cupy can be imported without them, and compute nothing."""
+    try:
+        cupy.cuda.nvrtc.getVersion()
+        from cupy_backends.cuda.libs import cublas  # noqa: F401 - loads the library
+    except Exception as error:  # ImportError, or what cupy's own search for libraries raises
+        major = cupy.cuda.runtime.runtimeGetVersion() // 1000
+        what = str(error).partition("\n")[0]
+        raise RuntimeError(f'cupy does not find the libraries of CUDA ({what}): pip install "distgrad[cuda{major}]" '
+                           "brings them, or install CUDA's toolkit (on a cluster, load its module)") from error
 
 
 def count(cupy: Any) -> int:
