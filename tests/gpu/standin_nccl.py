@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from distgrad import backend
+from distgrad.comm import devices as joining
 from distgrad.comm.deadline import Deadline
 from tests.gpu import queues, standin
 
@@ -311,6 +312,7 @@ def installed(devices: int) -> Iterator[Library]:
     new = {"Event": _Event, "Stream": _Stream, "get_current_stream": lambda: null, "nccl": library}
     before = {name: getattr(cuda, name) for name in new}
     count, used = cuda.runtime.getDeviceCount, wrapper.nccl
+    joining._failed.clear()  # it has not been tried with this one
     gpu: Any = backend.get("cuda")
     streams, gpu._copying = gpu._copying, {}  # that of copies is one of these, too
     vars(cuda).update(new)
