@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -78,11 +79,9 @@ class Progress:
         self.steps, self.every, self.amount, self.unit = steps, every, amount, unit
         self.begin, self.terminal, self.bar = None, sys.stderr.isatty() or config.terminal, None
         if self.terminal:
-            try:
+            with suppress(ImportError):  # without it, a plain line that overwrites itself
                 from tqdm import tqdm
                 self.bar = tqdm(total=steps, unit="step")
-            except ImportError:
-                pass  # a plain line that overwrites itself
 
     def show(self, step, loss):
         text = f"loss {loss:.3f}"
