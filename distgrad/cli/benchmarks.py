@@ -9,7 +9,7 @@ import argparse
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distgrad.cli.registry import CommandError
@@ -105,9 +105,19 @@ def _sized(args: argparse.Namespace) -> Body:
     return body
 
 
+def _report_each(comm: Communicator, results: Iterable[Any], report: Callable[[Any], None]) -> None:
+    """Measure all, on every rank; rank 0 tells where it is, once, and reports each as it comes."""
+    from distgrad.bench.surroundings import tell
+
+    for number, found in enumerate(results):
+        if comm.rank == 0:
+            if number == 0:
+                tell(found.where)
+            report(found)
+
+
 def _step(args: argparse.Namespace) -> Body:
     from distgrad.bench import step
-    from distgrad.bench.surroundings import tell
     from distgrad.bench.workloads import WORKLOADS
 
     workloads = _names("--workload", args.workload, WORKLOADS) or tuple(WORKLOADS)
@@ -118,18 +128,13 @@ def _step(args: argparse.Namespace) -> Body:
 
     def body(comm: Communicator) -> None:
         races = step.run(comm, workloads, args.rounds, chosen, guests, args.compile, _place(comm, args), args.size)
-        for number, race in enumerate(races):
-            if comm.rank == 0:
-                if number == 0:
-                    tell(race.where)
-                step.report(race)
+        _report_each(comm, races, step.report)
 
     return body
 
 
 def _overlap(args: argparse.Namespace) -> Body:
     from distgrad.bench import overlap
-    from distgrad.bench.surroundings import tell
     from distgrad.bench.workloads import WORKLOADS
 
     workloads = _names("--workload", args.workload, WORKLOADS)
@@ -147,13 +152,9 @@ def _overlap(args: argparse.Namespace) -> Body:
 
     def body(comm: Communicator) -> None:
         place = _place(comm, args)
-        for number, workload in enumerate(workloads or (overlap.SYNTHETIC,)):
-            found = overlap.run(comm, workload, transport=args.transport, hook=hook, rounds=args.rounds,
-                                place=place, **settings)
-            if comm.rank == 0:
-                if number == 0:
-                    tell(found.where)
-                overlap.report(found)
+        _report_each(comm, (overlap.run(comm, workload, transport=args.transport, hook=hook, rounds=args.rounds,
+                                        place=place, **settings) for workload in workloads or (overlap.SYNTHETIC,)),
+                     overlap.report)
 
     return body
 
@@ -167,14 +168,11 @@ def _checkpoint(args: argparse.Namespace) -> Body:
 
     def body(comm: Communicator) -> None:
         from distgrad.bench import checkpoint
-        from distgrad.bench.surroundings import tell
         from distgrad.checkpoint import Checkpointer
 
         found = checkpoint.run(comm, lambda folder, comm: Checkpointer(folder, keep=1, comm=comm), args.parameters,
                                args.steps, args.folder, args.rounds)
-        if comm.rank == 0:
-            tell(found.where)
-            checkpoint.report(found)
+        _report_each(comm, [found], checkpoint.report)
 
     return body
 
@@ -191,7 +189,6 @@ def _hook(name: str) -> Callable[..., Any]:
 
 def _loader(args: argparse.Namespace) -> Body:
     from distgrad.bench import loader
-    from distgrad.bench.surroundings import tell
 
     sources = _names("--source", args.source, loader.SOURCES) or loader.SOURCES
     workers = _numbers("--workers", args.workers, least=0)
@@ -200,9 +197,7 @@ def _loader(args: argparse.Namespace) -> Body:
 
     def body(comm: Communicator) -> None:
         fed = loader.run(comm, sources, workers, args.worker, args.length, args.rounds, _place(comm, args))
-        if comm.rank == 0:
-            tell(fed.where)
-            loader.report(fed)
+        _report_each(comm, [fed], loader.report)
 
     return body
 
