@@ -13,8 +13,7 @@ import numpy as np
 from ..base import Copy, Device
 from .flight import in_flight
 
-__all__ = ["DeviceCopy", "fill", "from_host", "is_pinned", "peer", "start_to_host", "to_host",
-           "turned"]
+__all__ = ["DeviceCopy", "fill", "from_host", "is_pinned", "peer", "start_to_host", "to_host", "turned"]
 
 
 class DeviceCopy(Copy):
